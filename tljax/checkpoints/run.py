@@ -7,7 +7,7 @@ computed on the device in integers, hence the same whatever the sharding.
 
 import json
 import pathlib
-import shutil
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,19 +69,23 @@ class RunCheckpoints:
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(_stored(tree)), meta=ocp.args.JsonSave(meta))
         self._guard(lambda: self._manager.save(step, args=arguments, force=True), f"checkpoint {step}")
 
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint, or None."""
+        return self._manager.latest_step()
+
     def wait(self) -> None:
         """Block until every started save is on disk; raises if one failed."""
         self._guard(self._manager.wait_until_finished, "a checkpoint")
 
     def restore(self, like: Any, warn: Callable[[str], None]) -> tuple[int, Any, dict[str, Any]] | None:
-        """`(step, tree, notes)` of the newest whole checkpoint, or None. Damaged ones are told to `warn` and removed."""
+        """`(step, tree, notes)` of the newest whole checkpoint, or None. Damaged ones are told to `warn` and set aside."""
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return (step, *self._read(step, like))
             except Exception as error:  # any damage: orbax raises many kinds of error
                 reason = str(error).strip().splitlines() or [type(error).__name__]
                 warn(f"checkpoint {step} in {self.folder} is damaged ({reason[0][:200]}); using the one before it")
-                shutil.rmtree(self.folder / str(step), ignore_errors=True)
+                (self.folder / str(step)).rename(self.folder / f"damaged-{step}-{time.time_ns()}")
                 self._manager.reload()
         return None
 

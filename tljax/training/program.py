@@ -1,0 +1,140 @@
+"""Many steps, or an evaluation, as one compiled program; for one run, or for a stack of runs.
+
+Data stay on the device, a `fori_loop` makes as many steps as it is told, the run's buffers are donated.  A stack of runs
+(seeds, rates, subsets of the data) goes through the same program: one after the other on CPU, where batching over weights
+makes convolutions slow, and side by side (`vmap`) on accelerators.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tljax.data import batch_indices
+from tljax.evaluation import Metric
+from tljax.training.state import Run, judge, start_run
+from tljax.training.step import Step
+from tljax.types import Array, Batch, Model, Params
+
+
+class Stream(NamedTuple):
+    """Training examples on the device, and which of them a run draws from."""
+
+    x: Any
+    """`[N, ...]`, or a pytree of such arrays."""
+    y: Any
+    """`[N, ...]`."""
+    subset: Array
+    """Indices, int32 `[n]`; a stack of runs has `[R, n]`."""
+    size: Array
+    """How many of them count, int32 `[]` or `[R]`; the rest is padding."""
+
+
+class Program(NamedTuple):
+    """The compiled parts of a training run. Functions take and return a `Run`, or a stack of runs where `stacked`."""
+
+    start: Callable[..., Run]
+    """`start(params, seeds, rates, streams)`."""
+    advance: Callable[..., Run]
+    """`advance(run, streams, n)`: `n` more steps; a run that was stopped stays as it is."""
+    validate: Callable[..., tuple[Run, dict[str, Array]]]
+    """`validate(run, valid)`: evaluates, and keeps the better parameters."""
+    clear: Callable[[Run], Run]
+    """Empties the metric sums, after they were logged."""
+
+
+class Choices(NamedTuple):
+    """What `make_program` needs to know beside the step."""
+
+    batch_sizes: Mapping[str, int]
+    stacked: bool = False
+    metric: Metric | None = None
+    monitor: str = "accuracy"
+    sign: int = 1
+    patience: int | None = None
+    augment: Callable[..., Batch] | None = None
+
+
+def make_program(model: Model, step: Step, choices: Choices) -> Program:
+    """The program of `step` under `choices`; each of its functions is compiled once per shape of its arguments."""
+
+    def start(params: Params, seed: Array, rate: Array, streams: Mapping[str, Stream]) -> Run:
+        batches = _draw(streams, choices, jnp.uint32(0), jnp.int32(0))
+        state = step.init(params, batches, seed=seed, rate=rate)
+        _, metrics = jax.eval_shape(step.update, state, batches)
+        return start_run(state, metrics, choices.sign)
+
+    def advance(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:
+        def body(_: Array, run: Run) -> Run:
+            state, metrics = step.update(run.state, _draw(streams, choices, run.state.seed, run.state.step))
+            return run._replace(state=state, sums=jax.tree.map(jnp.add, run.sums, metrics), count=run.count + 1)
+
+        return jax.lax.fori_loop(0, n, body, run)
+
+    def validate(run: Run, valid: Batch) -> tuple[Run, dict[str, Array]]:
+        scores = score(model, choices.metric, run.state.evaluated, valid)
+        return judge(run, scores[choices.monitor], choices.sign, choices.patience), scores
+
+    def clear(run: Run) -> Run:
+        return run._replace(sums=jax.tree.map(jnp.zeros_like, run.sums), count=jnp.zeros_like(run.count))
+
+    if not choices.stacked:
+        return Program(
+            jax.jit(start), jax.jit(advance, donate_argnums=0), jax.jit(validate, donate_argnums=0), jax.jit(clear, donate_argnums=0)
+        )
+    return Program(
+        jax.jit(lambda params, seeds, rates, streams: _over_runs(start, (params, seeds, rates), streams)),
+        jax.jit(lambda run, streams, n: _over_runs(_unless_stopped(advance), (run,), streams, n), donate_argnums=0),
+        jax.jit(lambda run, valid: _each_run(lambda r: validate(r, valid), (run,)), donate_argnums=0),
+        jax.jit(clear, donate_argnums=0),
+    )
+
+
+def score(model: Model, metric: Metric | None, params: Params, valid: Batch) -> dict[str, Array]:
+    """The metric's scalars over `valid`, whose leaves are `[batches, B, ...]` with weight 0 on padding."""
+    assert metric is not None
+
+    def one(sums: Any, batch: Batch) -> tuple[Any, None]:
+        return metric.update(sums, model.apply(params, batch.x).logits, batch.y, batch.weight), None
+
+    sums, _ = jax.lax.scan(one, metric.init(), valid)
+    return {name: value for name, value in metric.compute(sums).items() if jnp.ndim(value) == 0}
+
+
+def _draw(streams: Mapping[str, Stream], choices: Choices, seed: Array, step: Array) -> dict[str, Batch]:
+    """The batch of every stream at `step`: the order of the data is a function of `(seed, step)`."""
+    batches = {}
+    for i, (name, stream) in enumerate(sorted(streams.items())):
+        own = seed + jnp.uint32(i * 0x9E3779B9 % 2**32)
+        rows = stream.subset[batch_indices(own, step, choices.batch_sizes[name], stream.size)]
+        batch = Batch(*jax.tree.map(lambda a, rows=rows: a[rows], (stream.x, stream.y)))
+        if choices.augment is not None:
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), i)
+            batch = choices.augment(key, batch)
+        batches[name] = batch
+    return batches
+
+
+def _unless_stopped(advance: Callable[..., Run]) -> Callable[..., Run]:
+    def guarded(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:
+        return jax.lax.cond(run.best.stopped, lambda: run, lambda: advance(run, streams, n))
+
+    return guarded
+
+
+def _over_runs(f: Callable[..., Any], stacked: tuple[Any, ...], streams: Mapping[str, Stream], *rest: Any) -> Any:
+    """`f` for each run with its own subset of every stream; the examples themselves are shared."""
+    own = {name: (s.subset, s.size) for name, s in streams.items()}
+
+    def one(*items: Any) -> Any:
+        mine = {name: streams[name]._replace(subset=a, size=b) for name, (a, b) in items[-1].items()}
+        return f(*items[:-1], mine, *rest)
+
+    return _each_run(one, (*stacked, own))
+
+
+def _each_run(f: Callable[..., Any], stacked: tuple[Any, ...]) -> Any:
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(lambda items: f(*items), stacked)
+    return jax.vmap(f)(*stacked)
