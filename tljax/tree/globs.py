@@ -1,4 +1,7 @@
-"""Globs over names: ``*`` and ``?`` and ``[..]`` stay within a segment, ``**`` is any number of segments, ``{a,b}`` either."""
+"""Globs over names.
+
+``*``, ``?`` and ``[..]`` stay within a segment, ``**`` is any number of segments, ``{a,b}`` is either.
+"""
 
 import functools
 import re
@@ -16,7 +19,7 @@ class GlobError(TljaxError):
 def matches(pattern: str, name: str) -> bool:
     """Whether the whole of `name` matches the glob.
 
-    >>> matches("backbone/*/kernel", "backbone/stem/kernel"), matches("**/kernel", "backbone/stem/conv/kernel")
+    >>> matches("backbone/*/kernel", "backbone/stem/kernel"), matches("**/kernel", "backbone/stem/kernel")
     (True, True)
     >>> matches("head/*", "head/mlp/kernel"), matches("block_{0,1[0-2]}/**", "block_11/norm/scale")
     (False, True)

@@ -1,10 +1,10 @@
 """Every leaf has one name: its path, as in ``"backbone/block_03/attention/kernel"``.
 
-Only arrays have names: JAX and NumPy arrays, `jax.ShapeDtypeStruct` and Python numbers.  Other leaves (an activation
-function in an Equinox module, a string) are no parameters: nothing here selects, counts or replaces them.  None is
-JAX's empty subtree; we call it a hole.
+Only arrays have names: JAX and NumPy arrays, `jax.ShapeDtypeStruct` and Python numbers.  Other leaves (an
+activation function in an Equinox module, a string) are no parameters: nothing here selects, counts or
+replaces them.  None is JAX's empty subtree; we call it a hole.
 
-Names come in *natural order*, ``block_2`` before ``block_10``; JAX's own leaf order sorts dict keys as strings.
+Names come in *natural order*, ``block_2`` before ``block_10``; JAX itself sorts dict keys as strings.
 """
 
 import difflib
@@ -23,17 +23,15 @@ from tljax.types import TljaxError
 _VALUE = jax.tree_util.GetAttrKey("value")
 
 
-class PathError(TljaxError, KeyError):
+class PathError(TljaxError):
     """A name that is not in the tree, or that two leaves share."""
-
-    __str__ = Exception.__str__  # KeyError would print the repr
 
 
 def is_array(leaf: Any) -> bool:
     """Whether `leaf` can be a parameter: an array, its abstract shape and dtype, or a number.
 
-    >>> is_array(1.5), is_array(jax.ShapeDtypeStruct((2, 3), "float32")), is_array(jax.nn.relu), is_array("relu")
-    (True, True, False, False)
+    >>> [is_array(leaf) for leaf in (1.5, jax.ShapeDtypeStruct((2,), "float32"), jax.nn.relu, "relu")]
+    [True, True, False, False]
     """
     if isinstance(leaf, bool | int | float | complex):
         return True
@@ -102,7 +100,7 @@ def from_named(mapping: Mapping[str, Any]) -> dict[str, Any]:
     {'head': {'bias': 2, 'kernel': 1}}
     """
     tree: dict[str, Any] = {}
-    subtrees = {(): tree}
+    subtrees: dict[tuple[str, ...], dict[str, Any]] = {(): tree}
     for name in sorted(mapping, key=natural_key):
         *parents, last = name.split("/")
         for depth in range(len(parents)):
@@ -207,7 +205,7 @@ def _join(path: tuple) -> str:
 
 
 def _is_box(node: Any) -> bool:
-    """Whether `node` wraps one value (an NNX variable, Linen's partitioned array), which adds "/value" to the path."""
+    """Whether `node` wraps one value (NNX variable, Linen's partitioned array), adding "/value" to it."""
     nnx = sys.modules.get("flax.nnx")  # slow to import, and nobody has a variable without it
     return isinstance(node, AxisMetadata) or (nnx is not None and isinstance(node, nnx.Variable))
 

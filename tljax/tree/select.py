@@ -18,7 +18,7 @@ from tljax.types import TljaxError
 
 Test = Callable[[str, Any], bool]
 Spec = Any
-"""What `select` makes a selector of: a glob, a compiled regex, a predicate, a selector, or a list of these."""
+"""What `select` takes: a glob, a compiled regex, a predicate, a selector, or a list of these."""
 
 
 class NoMatchError(TljaxError):
@@ -46,7 +46,7 @@ class Selector:
     def names(self, tree: Any, required: bool = True) -> list[str]:
         """The names of the selected leaves of `tree`, in natural order.
 
-        Raises `NoMatchError`, if `required`, when any pattern in the selector matches nothing, or when the whole does.
+        Raises `NoMatchError`, if `required`, when a part of the selector matches nothing, or the whole.
 
         >>> select("**/kernel").names({"a": {"kernel": 1, "bias": 2}, "b": {"kernel": 3}})
         ['a/kernel', 'b/kernel']
@@ -68,10 +68,10 @@ class Selector:
         return jax.tree.unflatten(treedef, [n in chosen and is_array(x) for n, x in zip(names, leaves)])
 
     def __or__(self, other: Spec) -> "Selector":
-        return any_of(self, select(other))
+        return _any_of(self, select(other))
 
     def __ror__(self, other: Spec) -> "Selector":
-        return any_of(select(other), self)
+        return _any_of(select(other), self)
 
     def __and__(self, other: Spec) -> "Selector":
         return _both(self, select(other))
@@ -89,24 +89,25 @@ class Selector:
         return f"select({self._text})"
 
     def _atoms(self) -> list["Selector"]:
-        return [atom for part in self._parts for atom in part._atoms()] if self._parts else [self]
+        if self._pattern is not None:
+            return [self]
+        return [atom for part in self._parts for atom in part._atoms()]
 
     def _check(self, leaves: Mapping[str, Any], found: bool) -> None:
         for atom in self._atoms():
-            if atom._pattern is not None and not any(
-                atom.matches(name, leaf) for name, leaf in leaves.items()
-            ):
+            if not any(atom.matches(name, leaf) for name, leaf in leaves.items()):
                 raise NoMatchError(_no_match(atom, list(leaves)))
-        if not found and self._text != "[]":
-            raise NoMatchError(f"{self} selects nothing, though each of its patterns matches something")
+        if not found and self._atoms():
+            raise NoMatchError(f"{self} selects nothing, though each of its parts matches something")
 
 
 def select(spec: Spec) -> Selector:
     """The selector that `spec` means.
 
-    A string is a glob over the segments of the name: ``*``, ``?``, ``[..]`` within a segment, ``**`` for any number of
-    segments (also none), ``{a,b}`` for either. A compiled regular expression must match the whole name. A predicate takes
-    the name, or the name and the leaf. A list or tuple means any of its members; an empty one selects nothing, on purpose.
+    A string is a glob over the segments of the name: ``*``, ``?``, ``[..]`` within a segment, ``**`` for any
+    number of segments (also none), ``{a,b}`` for either. A compiled regular expression must match the whole
+    name. A predicate takes the name, or the name and the leaf. A list or tuple means any of its members; an
+    empty one selects nothing, on purpose.
 
     Raises `TypeError` for anything else.
 
@@ -121,17 +122,17 @@ def select(spec: Spec) -> Selector:
     if isinstance(spec, re.Pattern):
         return Selector(lambda name, leaf: spec.fullmatch(name) is not None, repr(spec), pattern=spec)
     if isinstance(spec, list | tuple):
-        return any_of(*map(select, spec))
+        return _any_of(*map(select, spec))
     if callable(spec):
         text = getattr(spec, "__name__", repr(spec))
         return Selector(_predicate(spec), text, pattern=spec)
     raise TypeError(
-        f"a selector is a glob, a compiled regex, a predicate, or a list of these; found {type(spec).__name__}: {spec!r}"
+        "a selector is a glob, a compiled regex, a predicate, or a list of these; "
+        f"found {type(spec).__name__}: {spec!r}"
     )
 
 
-def any_of(*selectors: Selector) -> Selector:
-    """The union of `selectors`."""
+def _any_of(*selectors: Selector) -> Selector:
     if len(selectors) == 1:
         return selectors[0]
     text = " | ".join(map(str, selectors)) or "[]"

@@ -6,9 +6,10 @@ Gradients, optimiser state and adapters live on the chosen part alone.
 from typing import Any
 
 import jax
+import numpy as np
 
 from tljax.tree.paths import flatten_named, is_array
-from tljax.tree.select import Selector, Spec, select
+from tljax.tree.select import Spec, select
 from tljax.types import TljaxError
 
 
@@ -17,10 +18,11 @@ class MergeError(TljaxError):
 
 
 def split(tree: Any, where: Spec) -> tuple[Any, Any]:
-    """``(chosen, rest)``: two trees with the structure of `tree`, each with None where the other has the leaf.
+    """``(chosen, rest)``: two trees of the structure of `tree`, each with None where the other has the leaf.
 
-    `where` is a selector, anything `select` takes, or a tree of bools (of the structure of `tree`, or a prefix of it).
-    Leaves that are no arrays go to the rest. Under `jax.jit` this costs nothing: the choice is made while tracing.
+    `where` is a selector, anything `select` takes, or a tree of bools with the structure of `tree` or a prefix
+    of it. Leaves that are no arrays go to the rest. Under `jax.jit` it costs nothing: the choice is made while
+    tracing.
 
     Raises `NoMatchError` when a pattern matches nothing, `MergeError` when a mask does not fit.
 
@@ -39,8 +41,8 @@ def split(tree: Any, where: Spec) -> tuple[Any, Any]:
 def merge(*trees: Any, complete: bool = False) -> Any:
     """The tree that has every leaf any of `trees` has; the inverse of `split`.
 
-    Raises `MergeError`, naming the leaf, when two trees have the same one, when none has it and `complete` is set, or when
-    the trees differ in structure.
+    Raises `MergeError`, naming the leaf, when two trees have the same one, when none has it and `complete` is
+    set, or when the trees differ in structure.
 
     >>> merge({"a": 1.0, "b": None}, {"a": None, "b": 2.0})
     {'a': 1.0, 'b': 2.0}
@@ -67,10 +69,8 @@ def _is_hole(node: Any) -> bool:
 
 
 def _is_mask(where: Any) -> bool:
-    if isinstance(where, str | Selector) or callable(where):
-        return isinstance(where, bool)
     leaves = jax.tree.leaves(where)
-    return bool(leaves) and all(isinstance(leaf, bool) for leaf in leaves)
+    return bool(leaves) and all(isinstance(leaf, bool | np.bool_) for leaf in leaves)
 
 
 def _expand(mask: Any, tree: Any) -> list[bool]:
@@ -87,8 +87,8 @@ def _difference(trees: tuple[Any, ...]) -> str:
         other = set(flatten_named(tree, holes=True)[0])
         if first != other:
             return (
-                f"trees 0 and {i} differ in structure: only tree 0 has {sorted(first - other)[:3]}, "
-                f"only tree {i} has {sorted(other - first)[:3]}; a tree with holes keeps its structure, with None leaves"
+                f"trees 0 and {i} differ in structure: only tree 0 has {sorted(first - other)[:3]}, only tree "
+                f"{i} has {sorted(other - first)[:3]}; a tree with holes keeps its structure, with None leaves"
             )
     kinds = ", ".join(type(tree).__name__ for tree in trees)
     return f"the trees have the same leaf names but different containers inside: {kinds}"
