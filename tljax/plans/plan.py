@@ -127,9 +127,13 @@ class Resolved:
         """Whether `name` is a statistic that training updates."""
         return is_state(name) and self.settings[name].trainable
 
-    def mask(self, tree: Params, test: Callable[[str], bool]) -> Params:
-        """`test` of every leaf's name, in the structure of `tree`."""
-        return map_named(lambda name, _: test(name), tree)
+    def partition(self, params: Params) -> tuple[Params, Params, Params]:
+        """Three trees of the structure of `params`, None in the holes: what learns, what is updated, what is frozen."""
+
+        def part(test: Callable[[str], bool]) -> Params:
+            return map_named(lambda name, leaf: leaf if test(name) else None, params)
+
+        return part(self.trainable), part(self.updated), part(lambda n: not self.trainable(n) and not self.updated(n))
 
     @property
     def frozen_statistics(self) -> frozenset[str]:

@@ -47,7 +47,7 @@ class Program(NamedTuple):
 class Choices(NamedTuple):
     """What `make_program` needs to know beside the step."""
 
-    batch_sizes: Mapping[str, int]
+    batch_sizes: tuple[tuple[str, int], ...]
     stacked: bool = False
     metric: Metric | None = None
     monitor: str = "accuracy"
@@ -107,7 +107,7 @@ def _draw(streams: Mapping[str, Stream], choices: Choices, seed: Array, step: Ar
     batches = {}
     for i, (name, stream) in enumerate(sorted(streams.items())):
         own = seed + jnp.uint32(i * 0x9E3779B9 % 2**32)
-        rows = stream.subset[batch_indices(own, step, choices.batch_sizes[name], stream.size)]
+        rows = stream.subset[batch_indices(own, step, dict(choices.batch_sizes)[name], stream.size)]
         batch = Batch(*jax.tree.map(lambda a, rows=rows: a[rows], (stream.x, stream.y)))
         if choices.augment is not None:
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), i)

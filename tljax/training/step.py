@@ -10,7 +10,7 @@ import optax
 from tljax.objectives import Owned, Scene, Term
 from tljax.plans import Resolved
 from tljax.training.state import State
-from tljax.tree import merge, split
+from tljax.tree import merge
 from tljax.types import Array, Batch, Key, Model, Params
 
 Batches = Mapping[str, Batch]
@@ -54,8 +54,7 @@ def make_step(
     gradient = jax.value_and_grad(_loss(model, objective, plan), has_aux=True)
 
     def init(params: Params, batches: Batches, *, seed: Any, rate: Any = 1.0) -> State:
-        learnt, rest = split(params, plan.mask(params, plan.trainable))
-        stats, frozen = split(rest, plan.mask(rest, plan.updated))
+        learnt, stats, frozen = plan.partition(params)
         owned = objective.init(_key(seed, 0xFFFFFFFF), _abstract_scene(model, plan, params, batches, seed))
         trainable = {"model": learnt, "terms": owned.params}
         average = jax.tree.map(jnp.copy, (learnt, stats)) if ema is not None else None
@@ -67,7 +66,8 @@ def make_step(
     def update(state: State, batches: Batches) -> tuple[State, Metrics]:
         grads, stats, terms, metrics = _gradients(gradient, state, batches, accumulate)
         metrics["grad_norm"] = optax.global_norm(grads)
-        updates, opt = transform.update(grads, state.opt, state.trainable)
+        with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by integer step counts
+            updates, opt = transform.update(grads, state.opt, state.trainable)
         updates = jax.tree.map(lambda u: u * state.rate.astype(u.dtype), updates)
         trainable = optax.apply_updates(state.trainable, updates)
         average = state.average if ema is None else _moved(state.average, (trainable["model"], stats), state.step, ema)
@@ -110,9 +110,7 @@ def _loss(model: Model, objective: Term, plan: Resolved) -> Callable[..., Any]:
 
 def _updated(plan: Resolved, stats: Params, new: Params) -> Params:
     """`new` where the plan updates statistics; `stats` where the model returned none."""
-    if new is None:
-        return stats
-    return split(new, plan.mask(new, plan.updated))[0]
+    return stats if new is None else plan.partition(new)[1]
 
 
 def _gradients(gradient: Callable[..., Any], state: State, batches: Batches, accumulate: int) -> Any:
