@@ -2,7 +2,8 @@
 
     objective = cross_entropy(label_smoothing=0.1) + 0.01 * l2_sp(params)
 
-A sum of terms, or a term times a number or a schedule, is again a term: the training step knows no other kind.
+A sum of terms, or a term times a number or a schedule, is again a term: the training step knows no other
+kind.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tljax.types import Array, Batch, Key, Output, Params
 
@@ -52,8 +54,8 @@ class Term:
     """A part of an objective.
 
     `init(key, scene) -> Owned` makes what the term owns; `scene` there holds shapes only.
-    `apply(owned, scene) -> (value, state, metrics)` returns a scalar to be minimised, the term's next state, and scalars
-    to be logged by name.
+    `apply(owned, scene) -> (value, state, metrics)` returns a scalar to be minimised, the term's next state,
+    and scalars to be logged by name.
     """
 
     apply: Callable[[Owned, Scene], tuple[Array, Any, Metrics]]
@@ -117,24 +119,55 @@ def _sum(left: Term, right: Term) -> Term:
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         keys = jax.random.split(scene.key)
-        values, states, metrics = [], [], {}
+        values, states = [], []
+        metrics: Metrics = {}
         for i, term in enumerate((left, right)):
-            value, state, found = term.apply(Owned(owned.params[i], owned.state[i]), scene._replace(key=keys[i]))
+            value, state, found = term.apply(
+                Owned(owned.params[i], owned.state[i]), scene._replace(key=keys[i])
+            )
             values.append(value)
             states.append(state)
-            metrics |= found
+            metrics = _both(metrics, found)
         return values[0] + values[1], tuple(states), metrics
 
     streams = tuple(dict.fromkeys(left.streams + right.streams))
     return Term(apply, init, f"{left} + {right}", streams)
 
 
+def _both(metrics: Metrics, found: Metrics) -> Metrics:
+    """All of them: a name that is taken gets a number, so that no term hides another's value."""
+    joined = dict(metrics)
+    for name, value in found.items():
+        free, n = name, 1
+        while free in joined:
+            n += 1
+            free = f"{name}_{n}"
+        joined[free] = value
+    return joined
+
+
 def _scale(factor: "float | Schedule", term: Term) -> Term:
+    text = _factor_text(factor)
+
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         value, state, metrics = term.apply(owned, scene)
         weight = factor(scene.step) if callable(factor) else factor
         return jnp.asarray(weight, value.dtype) * value, state, metrics
 
     inner = f"({term})" if " + " in term.description else str(term)
-    name = getattr(factor, "__name__", repr(factor))
-    return dataclasses.replace(term, apply=apply, description=f"{name} * {inner}")
+    return dataclasses.replace(term, apply=apply, description=f"{text} * {inner}")
+
+
+def _factor_text(factor: Any) -> str:
+    if isinstance(factor, int | float) and not isinstance(factor, np.generic):
+        return repr(factor)
+    if isinstance(factor, jax.core.Tracer):
+        return "weight"
+    if isinstance(factor, np.generic | np.ndarray | jax.Array) and np.ndim(factor) == 0:
+        return f"{float(factor):g}"
+    if callable(factor) and not isinstance(factor, Term):
+        return getattr(factor, "__name__", type(factor).__name__)
+    raise TypeError(
+        "a term is scaled by a number or a schedule (a function of the step); "
+        f"found {type(factor).__name__}: {factor!s:.60}"
+    )

@@ -1,0 +1,47 @@
+"""The mean over real examples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax.objectives import weighted_mean
+from tljax.objectives.describe import describe
+
+
+def test_agrees_with_numpy():
+    rng = np.random.default_rng(0)
+    values, weight = rng.normal(size=7).astype("float32"), rng.uniform(size=7).astype("float32")
+    assert float(weighted_mean(values)) == pytest.approx(values.mean(), rel=1e-6)
+    assert float(weighted_mean(values, weight)) == pytest.approx(np.average(values, weights=weight), rel=1e-6)
+
+
+@pytest.mark.parametrize("junk", [0.0, 1e30, np.nan, np.inf, -np.inf])
+def test_padding_never_counts(junk):
+    values, weight = jnp.array([1.0, 2.0, junk]), jnp.array([1, 1, 0])
+    mean, gradient = jax.value_and_grad(weighted_mean)(values, weight)
+    assert float(mean) == 1.5
+    np.testing.assert_array_equal(gradient, [0.5, 0.5, 0.0])
+
+
+def test_all_padding_is_zero_and_moves_nothing():
+    mean, gradient = jax.value_and_grad(weighted_mean)(jnp.array([jnp.nan, 3.0]), jnp.zeros(2))
+    assert float(mean) == 0.0
+    np.testing.assert_array_equal(gradient, [0.0, 0.0])
+
+
+def test_a_real_nan_shows():
+    assert np.isnan(weighted_mean(jnp.array([jnp.nan, 3.0]), jnp.ones(2)))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int32", "uint8", "bfloat16", "float32"])
+def test_weights_of_any_type(dtype):
+    assert float(weighted_mean(jnp.array([1.0, 2.0, 9.0]), jnp.array([1, 1, 0], dtype))) == 1.5
+
+
+def test_descriptions_of_arrays_and_trees():
+    def maker(start, *, weights=None, where="a", n=1): ...
+
+    assert describe(maker, "start", weights=None, where="a", n=1) == "maker(start)"
+    assert describe(maker, weights=np.arange(9) / 4, n=2) == "maker(weights=[0, 0.25, 0.5, 0.75, ...], n=2)"
+    assert describe(maker, weights=(1, 2), where="b") == "maker(weights=[1, 2], where='b')"

@@ -1,0 +1,37 @@
+"""Descriptions of terms: the call that made them, as in the source."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def describe(maker: Callable[..., Any], *names: str, **options: Any) -> str:
+    """The call of `maker` with the `options` that differ from its defaults; `names` are positional arguments.
+
+    >>> def huber(*, delta=1.0, stream="train"): ...
+    >>> describe(huber, delta=1.0, stream="train"), describe(huber, delta=0.5, stream="target")
+    ('huber()', "huber(delta=0.5, stream='target')")
+    """
+    defaults = inspect.signature(maker).parameters
+    given = [
+        f"{name}={_short(value)}"
+        for name, value in options.items()
+        if not _same(value, defaults[name].default)
+    ]
+    return f"{maker.__name__}({', '.join([*names, *given])})"
+
+
+def _same(value: Any, default: Any) -> bool:
+    if value is None or default is None:
+        return value is default
+    return isinstance(value, int | float | str) and value == default
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple) or hasattr(value, "shape"):
+        flat = np.asarray(value).ravel().tolist()
+        shown = [f"{x:.4g}" if isinstance(x, float) else str(x) for x in flat[:4]]
+        return f"[{', '.join(shown)}{', ...' if len(flat) > 4 else ''}]"
+    return repr(value)

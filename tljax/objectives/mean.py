@@ -1,0 +1,46 @@
+"""Means over the examples of a batch, some of which may be padding; in float32 at least."""
+
+import jax.numpy as jnp
+
+from tljax.types import Array
+
+
+def weighted_mean(values: Array, weight: Array | None = None) -> Array:
+    """The mean of `values` `[B]` with weights `[B]`; a weight of 0 marks padding, whatever its value is.
+
+    A batch of nothing but padding has mean 0, so that it moves nothing.
+
+    >>> import jax.numpy as jnp
+    >>> losses = jnp.array([1.0, 3.0, jnp.nan])
+    >>> print(weighted_mean(losses, jnp.array([1.0, 1.0, 0.0])), weighted_mean(losses, jnp.zeros(3)))
+    2.0 0.0
+    """
+    return ratio_of_sums(values, jnp.ones_like(values), weight)
+
+
+def ratio_of_sums(over: Array, under: Array, weight: Array | None = None) -> Array:
+    """`sum(weight * over) / sum(weight * under)` for `[B]` arrays, and 0 where the lower sum is 0.
+
+    >>> import jax.numpy as jnp
+    >>> print(ratio_of_sums(jnp.array([2.0, 6.0]), jnp.array([1.0, 3.0])))
+    2.0
+    """
+    if weight is not None:
+        weight = jnp.asarray(weight).astype(over.dtype)
+        real = weight > 0
+        # A product would let NaN or inf through from padding: 0 * nan is nan.
+        over = jnp.where(real, over * weight, 0)
+        under = jnp.where(real, under * weight, 0)
+    total = jnp.sum(under)
+    return jnp.where(total > 0, jnp.sum(over) / jnp.where(total > 0, total, 1), jnp.zeros_like(total))
+
+
+def widened(x: Array) -> Array:
+    """`x` as float32, or as it is where it is float64: exponentials and sums in half precision lose the loss.
+
+    >>> import jax.numpy as jnp
+    >>> widened(jnp.ones(2, jnp.bfloat16)).dtype, widened(jnp.arange(3)).dtype
+    (dtype('float32'), dtype('float32'))
+    """
+    x = jnp.asarray(x)
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)

@@ -1,0 +1,91 @@
+"""Terms that read the parameters themselves."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from tljax.objectives.describe import describe
+from tljax.objectives.mean import widened
+from tljax.objectives.term import Metrics, Owned, Scene, Term
+from tljax.tree import Selector, Spec, named_leaves, nearest, select
+from tljax.types import Array, Key, Params, TljaxError, is_state
+
+
+class StartError(TljaxError):
+    """A starting point that shares no parameter with the model."""
+
+
+def l2_sp(start: Params, *, where: Spec = "backbone/**", head_decay: float = 1.0) -> Term:
+    """L2-SP: what was transferred stays near the starting point, what is new stays near 0.
+
+    ``1/2 ||w_S - w0_S||^2 + head_decay * 1/2 ||w_N||^2``: S are the parameters under `where` that stand in
+    `start` by the same name and with the same shape, N all others; carried statistics are in neither. The
+    published weights, alpha = beta = 0.01, are ``0.01 * l2_sp(start)``. It takes the place of weight decay:
+    give the optimiser none. The term owns a copy of its part of `start`, so a resumed run pulls to the same
+    point. Logs `l2_sp`.
+
+    Args:
+        start: the parameters as transferred, before the first step.
+        where: what is anchored, as a selector.
+        head_decay: beta / alpha, the pull on the new parameters; 0 for none.
+
+    Raises:
+        StartError: at `init`, when no parameter under `where` stands in `start` with its shape.
+
+    Reference: Li et al. 2018, arXiv:1802.01483.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from tljax.objectives import Scene
+    >>> start = {"backbone": {"kernel": jnp.array([1.0, 2.0])}}
+    >>> now = {"backbone": {"kernel": jnp.array([1.0, 4.0])}, "head": {"bias": jnp.array([3.0])}}
+    >>> term = l2_sp(start, head_decay=0.1)
+    >>> scene = Scene({}, {}, now, None, jnp.int32(0), jax.random.key(0))
+    >>> print(term, term.apply(term.init(jax.random.key(0), scene), scene)[0])
+    l2_sp(start, head_decay=0.1) 2.45
+    """
+    inside = select(where)
+    text = describe(l2_sp, "start", where=where, head_decay=head_decay)
+
+    def init(key: Key, scene: Scene) -> Owned:
+        del key
+        return Owned(state=_anchors(named_leaves(start), scene.params, inside, text))
+
+    def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
+        anchors = owned.state
+        value = jnp.zeros((), jnp.float32)
+        for name, leaf in _trained(scene.params).items():
+            if name in anchors:
+                value += _half_square(widened(leaf) - widened(anchors[name]))
+            elif head_decay:
+                value += head_decay * _half_square(widened(leaf))
+        return value, anchors, {"l2_sp": value}
+
+    return Term(apply, init, text, streams=())
+
+
+def _half_square(x: Array) -> Array:
+    return 0.5 * jnp.sum(jnp.square(x))
+
+
+def _trained(params: Params) -> dict[str, Any]:
+    """The parameters by name, without the carried statistics and what is no number to be learned."""
+    return {
+        name: leaf
+        for name, leaf in named_leaves(params).items()
+        if not is_state(name) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
+
+
+def _anchors(start: dict[str, Any], params: Params, inside: Selector, text: str) -> dict[str, Array]:
+    wanted = {name: leaf for name, leaf in _trained(params).items() if inside.matches(name, leaf)}
+    shared = [name for name in wanted if name in start and jnp.shape(start[name]) == wanted[name].shape]
+    if not shared:
+        example = next(iter(wanted), "backbone/...")
+        close = nearest(example, start) or "none"
+        raise StartError(
+            f"{text}: none of the {len(wanted)} parameters under where={inside} stands in the starting point "
+            f"with the same shape; for {example!r} the nearest names there are {close}."
+            " Give the grafted parameters, l2_sp(params), which bear the model's own names"
+        )
+    # Copies: a training step that donates its state must not delete the caller's arrays.
+    return {name: jnp.array(start[name]) for name in shared}
