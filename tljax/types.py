@@ -1,9 +1,10 @@
 """The few types that every part of tljax shares.
 
-A *parameter tree* is a nested dict of arrays.  Each leaf has one name, its path: ``"backbone/block_03/conv/kernel"``.
-Parameters stand under ``backbone/`` and ``head/``.  What a model carries but does not learn by gradient (the running
-statistics of BatchNorm) stands in the same tree, beside the parameters of its layer, under a ``batch_stats`` key:
-``"backbone/stem/norm/batch_stats/mean"``.  So one graft moves a whole layer, and a name alone tells what a leaf is.
+A *parameter tree* is a nested dict of arrays.  Each leaf has one name, its path:
+``"backbone/block_03/conv/kernel"``. Parameters stand under ``backbone/`` and ``head/``.  What a model
+carries but does not learn by gradient (the running statistics of BatchNorm) stands in the same tree,
+beside the parameters of its layer, under a ``batch_stats`` key: ``"backbone/stem/norm/batch_stats/mean"``.
+ So one graft moves a whole layer, and a name alone tells what a leaf is.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +32,8 @@ def is_state(name: str) -> bool:
 
 
 class Batch(NamedTuple):
-    """Some examples. Every field has the examples on its first axis (a pytree of such arrays will do for `x`)."""
+    """Some examples. Every field has the examples on its first axis (a pytree of such arrays will do for
+    `x`)."""
 
     x: Any
     """Inputs, `[B, ...]`."""
@@ -49,8 +51,8 @@ class Output(NamedTuple):
     features: Array
     """`[B, D]`: what the head reads."""
     stats: Params = None
-    """With ``train=True``: the updated statistics, in the structure of the parameter tree with None in every other
-    place. None when there are none or ``train=False``."""
+    """With ``train=True``: the updated statistics, in the structure of the parameter tree with None in
+    every other place. None when there are none or ``train=False``."""
 
 
 class Model(NamedTuple):
@@ -58,9 +60,9 @@ class Model(NamedTuple):
 
     `init(key, x) -> params` takes a batch `x` of which only shape and dtype matter.
 
-    `apply(params, x, *, train=False, key=None, frozen=frozenset()) -> Output`. `train=True` turns on dropout (which needs
-    `key`) and lets normalisation use the batch and update its statistics, except for layers whose statistics are
-    named in `frozen`: those keep and use their running statistics.
+    `apply(params, x, *, train=False, key=None, frozen=frozenset()) -> Output`. `train=True` turns on
+    dropout (which needs `key`) and lets normalisation use the batch and update its statistics, except for
+    layers whose statistics are named in `frozen`: those keep and use their running statistics.
     """
 
     init: Callable[[Key, Any], Params]
@@ -73,4 +75,5 @@ class Model(NamedTuple):
 
 
 class TljaxError(ValueError):
-    """A mistake in what tljax was given. The message names the thing, what was found and what was expected."""
+    """A mistake in what tljax was given. The message names the thing, what was found and what was
+    expected."""

@@ -1,8 +1,9 @@
-"""Checkpoints of a training run: atomic, asynchronous, the newest few kept, each proved whole when it is read back.
+"""Checkpoints of a training run: atomic, asynchronous, the newest few kept, each proved whole when it is
+read back.
 
-Orbax writes a checkpoint beside its final place and renames it, so a kill at any moment leaves only complete ones.
-What it cannot see is a file damaged later; so a checksum of every leaf travels with the checkpoint.  It is
-computed on the device in integers, hence the same whatever the sharding.
+Orbax writes a checkpoint beside its final place and renames it, so a kill at any moment leaves only
+complete ones. What it cannot see is a file damaged later; so a checksum of every leaf travels with the
+checkpoint.  It is computed on the device in integers, hence the same whatever the sharding.
 """
 
 import json
@@ -24,7 +25,8 @@ class RunError(TljaxError):
 
 @jax.jit
 def checksum(tree: Any) -> jax.Array:
-    """A `uint32` for each leaf, `[L]`: the sum of its words times odd, position-dependent weights, modulo 2^32.
+    """A `uint32` for each leaf, `[L]`: the sum of its words times odd, position-dependent weights, modulo
+    2^32.
 
     Any single changed bit changes the sum, since odd weights are invertible.
 
@@ -63,7 +65,8 @@ class RunCheckpoints:
         self._ocp, self._manager = ocp, ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, step: int, tree: Any, notes: Mapping[str, Any]) -> None:
-        """Start saving `tree` and the JSON values `notes` as `step`; returns once the arrays may be donated."""
+        """Start saving `tree` and the JSON values `notes` as `step`; returns once the arrays may be
+        donated."""
         ocp = self._ocp
         meta = {"config": self._config, "notes": dict(notes), "checksum": np.asarray(checksum(tree)).tolist()}
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(_stored(tree)), meta=ocp.args.JsonSave(meta))
@@ -78,7 +81,8 @@ class RunCheckpoints:
         self._guard(self._manager.wait_until_finished, "a checkpoint")
 
     def restore(self, like: Any, warn: Callable[[str], None]) -> tuple[int, Any, dict[str, Any]] | None:
-        """`(step, tree, notes)` of the newest whole checkpoint, or None. Damaged ones are told to `warn` and set aside."""
+        """`(step, tree, notes)` of the newest whole checkpoint, or None. Damaged ones are told to `warn`
+        and set aside."""
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return (step, *self._read(step, like))

@@ -122,9 +122,7 @@ def _sum(left: Term, right: Term) -> Term:
         values, states = [], []
         metrics: Metrics = {}
         for i, term in enumerate((left, right)):
-            value, state, found = term.apply(
-                Owned(owned.params[i], owned.state[i]), scene._replace(key=keys[i])
-            )
+            value, state, found = term.apply(Owned(owned.params[i], owned.state[i]), scene._replace(key=keys[i]))
             values.append(value)
             states.append(state)
             metrics = _both(metrics, found)

@@ -2,9 +2,9 @@
 
     plan(freeze("backbone/stem/**"), rate("head/**", 10.0))
 
-Rules apply in order; where several match a leaf, the last one that sets a property wins.  Frozen and trainable parameters
-become two trees, so that no gradient and no optimiser state of a frozen leaf is ever formed; within the trainable
-tree `optax.multi_transform` gives each group its own rate.
+Rules apply in order; where several match a leaf, the last one that sets a property wins.  Frozen and
+trainable parameters become two trees, so that no gradient and no optimiser state of a frozen leaf is ever
+formed; within the trainable tree `optax.multi_transform` gives each group its own rate.
 """
 
 import dataclasses
@@ -49,8 +49,8 @@ class Rule:
 def freeze(where: Any) -> Rule:
     """A rule: the selected leaves stay bit for bit as they are.
 
-    Where the running statistics of a normalisation layer are selected too (as by ``"backbone/**"``), the layer also
-    normalises with them and no longer updates them.
+    Where the running statistics of a normalisation layer are selected too (as by ``"backbone/**"``), the
+    layer also normalises with them and no longer updates them.
     """
     return Rule(select(where), lambda s: dataclasses.replace(s, trainable=False), f"freeze({where!r})")
 
@@ -63,7 +63,9 @@ def unfreeze(where: Any) -> Rule:
 def rate(where: Any, factor: float) -> Rule:
     """A rule: the updates of the selected leaves are multiplied by `factor` (> 0)."""
     if not factor > 0 or not np.isfinite(factor):
-        raise PlanError(f"rate({where!r}, {factor!r}): the factor must be positive and finite; to hold leaves use freeze")
+        raise PlanError(
+            f"rate({where!r}, {factor!r}): the factor must be positive and finite; to hold leaves use freeze"
+        )
     return Rule(select(where), lambda s: dataclasses.replace(s, rate=float(factor)), f"rate({where!r}, {factor:g})")
 
 
@@ -86,12 +88,15 @@ class Plan:
                 able = is_state(name) or _can_learn(name, leaves[name])
                 settings[name] = changed if able else dataclasses.replace(changed, trainable=False)
         if not any(s.trainable and not is_state(n) for n, s in settings.items()):
-            raise PlanError(f"{self} trains nothing: every parameter is frozen. Narrow a freeze(), or add an unfreeze().")
+            raise PlanError(
+                f"{self} trains nothing: every parameter is frozen. Narrow a freeze(), or add an unfreeze()."
+            )
         return Resolved(settings)
 
 
 def plan(*rules: Rule | Plan) -> Plan:
-    """A plan from rules, or from other plans, in order; `plan()` trains everything at the optimiser's own rate.
+    """A plan from rules, or from other plans, in order; `plan()` trains everything at the optimiser's own
+    rate.
 
     >>> print(plan(freeze("backbone/**"), rate("head/**", 10.0)))
     plan(freeze('backbone/**'), rate('head/**', 10))
@@ -128,12 +133,17 @@ class Resolved:
         return is_state(name) and self.settings[name].trainable
 
     def partition(self, params: Params) -> tuple[Params, Params, Params]:
-        """Three trees of the structure of `params`, None in the holes: what learns, what is updated, what is frozen."""
+        """Three trees of the structure of `params`, None in the holes: what learns, what is updated, what
+        is frozen."""
 
         def part(test: Callable[[str], bool]) -> Params:
             return map_named(lambda name, leaf: leaf if test(name) else None, params)
 
-        return part(self.trainable), part(self.updated), part(lambda n: not self.trainable(n) and not self.updated(n))
+        return (
+            part(self.trainable),
+            part(self.updated),
+            part(lambda n: not self.trainable(n) and not self.updated(n)),
+        )
 
     @property
     def frozen_statistics(self) -> frozenset[str]:
@@ -144,7 +154,8 @@ class Resolved:
         """`optimizer` at the rate of each group, by the group's label."""
         factors = {1.0} | {s.rate for n, s in self.settings.items() if self.trainable(n)}
         return {
-            Setting(rate=f).label: optax.chain(optimizer, optax.scale(f)) if f != 1 else optimizer for f in sorted(factors)
+            Setting(rate=f).label: optax.chain(optimizer, optax.scale(f)) if f != 1 else optimizer
+            for f in sorted(factors)
         }
 
     def labels(self, trainable: Params) -> Params:

@@ -1,13 +1,13 @@
 """The step, and the loop around it. Knows no method by name."""
 
-from tljax.training.fit import FitError as FitError
-from tljax.training.fit import Options as Options
 from tljax.training.fit import Result as Result
 from tljax.training.fit import fit as fit
 from tljax.training.fit import fit_many as fit_many
+from tljax.training.inputs import FitError as FitError
 from tljax.training.log import read_rows as read_rows
 from tljax.training.loop import NonFiniteError as NonFiniteError
 from tljax.training.loop import Terminated as Terminated
+from tljax.training.prepare import Options as Options
 from tljax.training.state import Run as Run
 from tljax.training.state import State as State
 from tljax.training.step import Step as Step

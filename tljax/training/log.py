@@ -14,10 +14,11 @@ Row = dict[str, Any]
 
 
 class Log:
-    """The history of a run: rows such as `{"step": 100, "split": "train", "loss": 0.3}`, in memory and in a file.
+    """The history of a run: rows such as `{"step": 100, "split": "train", "loss": 0.3}`, in memory and in
+    a file.
 
-    The file holds only what a repetition would give again bit for bit, so timings are kept out of it. After a kill,
-    rows beyond the checkpoint that the run resumes from are dropped: they come again.
+    The file holds only what a repetition would give again bit for bit, so timings are kept out of it.
+    After a kill, rows beyond the checkpoint that the run resumes from are dropped: they come again.
     """
 
     def __init__(self, file: pathlib.Path | None, listeners: tuple[Callable[[Row], None], ...] = ()):
@@ -59,7 +60,8 @@ def read_rows(file: pathlib.Path) -> list[Row]:
 
 @contextmanager
 def progress_bar(title: str, total: int, *, show: bool) -> Iterator[Callable[[int, float, Mapping[str, float]], None]]:
-    """A function `tell(step, examples_per_second, numbers)`: a bar on a terminal, a line every few seconds elsewhere."""
+    """A function `tell(step, examples_per_second, numbers)`: a bar on a terminal, a line every few seconds
+    elsewhere."""
     if not show:
         yield lambda step, speed, numbers: None
     elif sys.stderr.isatty():
@@ -76,7 +78,8 @@ def _rich_bar(title: str, total: int) -> Iterator[Callable[[int, float, Mapping[
 
     columns = (
         TextColumn("{task.description:<24}"), BarColumn(bar_width=28), MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]:>10,.0f} ex/s"), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"),
+        TextColumn("{task.fields[speed]:>10,.0f} ex/s"), TimeRemainingColumn(),
+        TextColumn("{task.fields[numbers]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, speed=0.0, numbers="")
@@ -95,7 +98,11 @@ def _line_teller(title: str, total: int) -> Callable[[int, float, Mapping[str, f
         if step < total and time.monotonic() - last < 5:
             return
         last = time.monotonic()
-        print(f"{title}: step {step}/{total}, {speed:,.0f} examples/s  {_numbers(numbers)}", file=sys.stderr, flush=True)
+        print(
+            f"{title}: step {step}/{total}, {speed:,.0f} examples/s  {_numbers(numbers)}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     return tell
 

@@ -1,4 +1,5 @@
-"""The host's side of a run: it launches compiled chunks of steps and, between them, logs, evaluates, saves and stops."""
+"""The host's side of a run: it launches compiled chunks of steps and, between them, logs, evaluates, saves
+and stops."""
 
 import dataclasses
 import signal
@@ -18,7 +19,8 @@ from tljax.training.state import Run
 from tljax.types import Batch, TljaxError
 
 CHUNK_SECONDS = 0.5
-"""How long the device works before the host looks again: long beside a dispatch, short beside a person's patience."""
+"""How long the device works before the host looks again: long beside a dispatch, short beside a person's
+patience."""
 
 
 class NonFiniteError(TljaxError):
@@ -118,7 +120,11 @@ class Loop:
         for i in range(active.size) if self.stacked else [None]:
             if i is None or active[i]:
                 which = {} if i is None else {"run": i}
-                self.log.add({"step": step, "split": part} | which | {k: float(v if i is None else v[i]) for k, v in host.items()})
+                self.log.add(
+                    {"step": step, "split": part}
+                    | which
+                    | {k: float(v if i is None else v[i]) for k, v in host.items()}
+                )
         keep = {"train": ("loss",), "valid": ("accuracy", "rmse")}[part]
         self.seen |= {f"{part} {k}": float(np.mean(host[k])) for k in keep if k in host}
 
@@ -134,7 +140,9 @@ class Loop:
         kept = ""
         if self.checkpoints is not None:
             self.checkpoints.wait()
-            kept = f" The last good checkpoint is that of step {self.checkpoints.newest()} in {self.checkpoints.folder}."
+            kept = (
+                f" The last good checkpoint is that of step {self.checkpoints.newest()} in {self.checkpoints.folder}."
+            )
         raise NonFiniteError(
             f"the loss became NaN or infinite at or shortly before step {step} (not finite: {', '.join(bad)}). "
             f"Lower the learning rate, or clip gradients with clip_norm=1.0.{kept}"
@@ -145,7 +153,9 @@ class Loop:
         self.checkpoints.wait()
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise Terminated(f"terminated at step {step}; saved in {self.checkpoints.folder}. The same command continues from there.")
+        raise Terminated(
+            f"terminated at step {step}; saved in {self.checkpoints.folder}. The same command continues from there."
+        )
 
 
 def _next_chunk(chunk: int, n: int, seconds: float) -> int:

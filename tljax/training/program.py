@@ -1,8 +1,8 @@
 """Many steps, or an evaluation, as one compiled program; for one run, or for a stack of runs.
 
-Data stay on the device, a `fori_loop` makes as many steps as it is told, the run's buffers are donated.  A stack of runs
-(seeds, rates, subsets of the data) goes through the same program: one after the other on CPU, where batching over weights
-makes convolutions slow, and side by side (`vmap`) on accelerators.
+Data stay on the device, a `fori_loop` makes as many steps as it is told, the run's buffers are donated.  A
+stack of runs (seeds, rates, subsets of the data) goes through the same program: one after the other on
+CPU, where batching over weights makes convolutions slow, and side by side (`vmap`) on accelerators.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,8 @@ class Stream(NamedTuple):
 
 
 class Program(NamedTuple):
-    """The compiled parts of a training run. Functions take and return a `Run`, or a stack of runs where `stacked`."""
+    """The compiled parts of a training run. Functions take and return a `Run`, or a stack of runs where
+    `stacked`."""
 
     start: Callable[..., Run]
     """`start(params, seeds, rates, streams)`."""
@@ -57,7 +58,8 @@ class Choices(NamedTuple):
 
 
 def make_program(model: Model, step: Step, choices: Choices) -> Program:
-    """The program of `step` under `choices`; each of its functions is compiled once per shape of its arguments."""
+    """The program of `step` under `choices`; each of its functions is compiled once per shape of its
+    arguments."""
 
     def start(params: Params, seed: Array, rate: Array, streams: Mapping[str, Stream]) -> Run:
         batches = _draw(streams, choices, jnp.uint32(0), jnp.int32(0))
@@ -81,7 +83,10 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
 
     if not choices.stacked:
         return Program(
-            jax.jit(start), jax.jit(advance, donate_argnums=0), jax.jit(validate, donate_argnums=0), jax.jit(clear, donate_argnums=0)
+            jax.jit(start),
+            jax.jit(advance, donate_argnums=0),
+            jax.jit(validate, donate_argnums=0),
+            jax.jit(clear, donate_argnums=0),
         )
     return Program(
         jax.jit(lambda params, seeds, rates, streams: _over_runs(start, (params, seeds, rates), streams)),

@@ -10,7 +10,8 @@ from tljax.types import Array, Params
 
 
 class State(NamedTuple):
-    """What the training step reads and writes. Random numbers and the order of the data are functions of `(seed, step)`."""
+    """What the training step reads and writes. Random numbers and the order of the data are functions of
+    `(seed, step)`."""
 
     step: Array
     """Updates made so far, int32 `[]`."""
@@ -78,11 +79,17 @@ class Run(NamedTuple):
 
 
 def start_run(state: State, metrics: dict[str, Any], sign: int) -> Run:
-    """A run that has made no step. `metrics`: shapes of the step's metrics. `sign`: +1 where more is better, else -1."""
+    """A run that has made no step. `metrics`: shapes of the step's metrics. `sign`: +1 where more is
+    better, else -1."""
     learnt = (state.trainable["model"], state.stats)
     model, stats = jax.tree.map(jnp.copy, learnt)  # its own buffers: the state's are donated
     best = Best(
-        value=jnp.float32(-sign * jnp.inf), step=jnp.int32(0), model=model, stats=stats, waited=jnp.int32(0), stopped=jnp.bool_(False)
+        value=jnp.float32(-sign * jnp.inf),
+        step=jnp.int32(0),
+        model=model,
+        stats=stats,
+        waited=jnp.int32(0),
+        stopped=jnp.bool_(False),
     )
     return Run(state, best, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics), jnp.int32(0))
 

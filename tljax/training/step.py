@@ -1,4 +1,5 @@
-"""The training step: a pure function `(state, batches) -> (state, metrics)` from a model, an objective and a plan."""
+"""The training step: a pure function `(state, batches) -> (state, metrics)` from a model, an objective and
+a plan."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ class Step(NamedTuple):
     init: Callable[..., State]
     """`init(params, batches, *, seed, rate=1.0) -> State`; of `batches` only shapes and dtypes matter."""
     update: Callable[[State, Batches], tuple[State, Metrics]]
-    """One update; metrics are scalars: the loss, what the terms log, and the norm of the gradient before clipping."""
+    """One update; metrics are scalars: the loss, what the terms log, and the norm of the gradient before
+    clipping."""
 
 
 def make_step(
@@ -47,8 +49,8 @@ def make_step(
       accumulate: number of equal microbatches that each batch is cut into; their gradients are averaged.
       ema: decay of the moving average of parameters; warmed up as `min(ema, (1 + t) / (10 + t))`.
 
-    Gradients are taken with respect to the trainable tree alone, so frozen leaves cost no backward pass, have no optimiser
-    state and cannot be decayed.
+    Gradients are taken with respect to the trainable tree alone, so frozen leaves cost no backward pass,
+    have no optimiser state and cannot be decayed.
     """
     transform = _transform(plan, optimizer, clip_norm)
     gradient = jax.value_and_grad(_loss(model, objective, plan), has_aux=True)
@@ -59,8 +61,9 @@ def make_step(
         trainable = {"model": learnt, "terms": owned.params}
         average = jax.tree.map(jnp.copy, (learnt, stats)) if ema is not None else None
         return State(
-            step=jnp.int32(0), seed=jnp.asarray(seed, jnp.uint32), rate=jnp.asarray(rate, jnp.float32), trainable=trainable,
-            frozen=frozen, stats=stats, opt=transform.init(trainable), terms=owned.state, average=average,
+            step=jnp.int32(0), seed=jnp.asarray(seed, jnp.uint32), rate=jnp.asarray(rate, jnp.float32),
+            trainable=trainable, frozen=frozen, stats=stats, opt=transform.init(trainable),
+            terms=owned.state, average=average,
         )  # fmt: skip
 
     def update(state: State, batches: Batches) -> tuple[State, Metrics]:
@@ -71,7 +74,9 @@ def make_step(
         updates = jax.tree.map(lambda u: u * state.rate.astype(u.dtype), updates)
         trainable = optax.apply_updates(state.trainable, updates)
         average = state.average if ema is None else _moved(state.average, (trainable["model"], stats), state.step, ema)
-        new = state._replace(step=state.step + 1, trainable=trainable, stats=stats, opt=opt, terms=terms, average=average)
+        new = state._replace(
+            step=state.step + 1, trainable=trainable, stats=stats, opt=opt, terms=terms, average=average
+        )
         return new, metrics
 
     return Step(init, update)
@@ -79,7 +84,10 @@ def make_step(
 
 def _transform(plan: Resolved, optimizer: Any, clip_norm: float | None) -> optax.GradientTransformation:
     def labels(trainable: dict[str, Any]) -> dict[str, Any]:
-        return {"model": plan.labels(trainable["model"]), "terms": jax.tree.map(lambda _: "rate 1", trainable["terms"])}
+        return {
+            "model": plan.labels(trainable["model"]),
+            "terms": jax.tree.map(lambda _: "rate 1", trainable["terms"]),
+        }
 
     grouped = optax.multi_transform(plan.groups(optimizer), labels)
     return grouped if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), grouped)

@@ -1,0 +1,51 @@
+"""Transfer learning in JAX: graft a pretrained model, adapt it, and tell whether transfer helped.
+
+Names are imported on first use, so that `import tljax` and `tljax --help` cost next to nothing.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "types": ("Batch", "Model", "Output", "TljaxError"),
+    "tree": ("GraftReport", "Selector", "graft", "merge", "select", "split"),
+    "checkpoints": ("load_weights", "save_weights"),
+    "models": ("from_flax", "from_nnx"),
+    "plans": ("Plan", "freeze", "linear_probe", "plan", "rate", "unfreeze"),
+    "objectives": (
+        "Term", "binary_cross_entropy", "cross_entropy", "huber", "l2_sp", "mae", "mse", "objective", "stateless",
+    ),
+    "data": ("Dataset",),
+    "evaluation": ("evaluate", "interval", "paired_gain", "predict", "verdict"),
+    "training": ("Result", "fit", "fit_many", "make_step"),
+}  # fmt: skip
+_PACKAGES = (
+    "checkpoints",
+    "data",
+    "evaluation",
+    "models",
+    "objectives",
+    "plans",
+    "recipes",
+    "training",
+    "tree",
+)
+_WHERE = {name: package for package, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", *sorted([*_WHERE, *_PACKAGES])]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

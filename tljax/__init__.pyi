@@ -1,0 +1,52 @@
+"""What type checkers see; `__init__.py` imports the same names on first use."""
+
+from tljax import checkpoints as checkpoints
+from tljax import data as data
+from tljax import evaluation as evaluation
+from tljax import models as models
+from tljax import objectives as objectives
+from tljax import plans as plans
+from tljax import recipes as recipes
+from tljax import training as training
+from tljax import tree as tree
+from tljax.checkpoints import load_weights as load_weights
+from tljax.checkpoints import save_weights as save_weights
+from tljax.data import Dataset as Dataset
+from tljax.evaluation import evaluate as evaluate
+from tljax.evaluation import interval as interval
+from tljax.evaluation import paired_gain as paired_gain
+from tljax.evaluation import predict as predict
+from tljax.evaluation import verdict as verdict
+from tljax.models import from_flax as from_flax
+from tljax.models import from_nnx as from_nnx
+from tljax.objectives import Term as Term
+from tljax.objectives import binary_cross_entropy as binary_cross_entropy
+from tljax.objectives import cross_entropy as cross_entropy
+from tljax.objectives import huber as huber
+from tljax.objectives import l2_sp as l2_sp
+from tljax.objectives import mae as mae
+from tljax.objectives import mse as mse
+from tljax.objectives import objective as objective
+from tljax.objectives import stateless as stateless
+from tljax.plans import Plan as Plan
+from tljax.plans import freeze as freeze
+from tljax.plans import linear_probe as linear_probe
+from tljax.plans import plan as plan
+from tljax.plans import rate as rate
+from tljax.plans import unfreeze as unfreeze
+from tljax.training import Result as Result
+from tljax.training import fit as fit
+from tljax.training import fit_many as fit_many
+from tljax.training import make_step as make_step
+from tljax.tree import GraftReport as GraftReport
+from tljax.tree import Selector as Selector
+from tljax.tree import graft as graft
+from tljax.tree import merge as merge
+from tljax.tree import select as select
+from tljax.tree import split as split
+from tljax.types import Batch as Batch
+from tljax.types import Model as Model
+from tljax.types import Output as Output
+from tljax.types import TljaxError as TljaxError
+
+__version__: str
