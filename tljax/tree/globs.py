@@ -1,6 +1,7 @@
 """Globs over names.
 
-``*``, ``?`` and ``[..]`` stay within a segment, ``**`` is any number of segments, ``{a,b}`` is either.
+``*``, ``?`` and ``[..]`` stay within a segment, ``**`` is any number of segments, ``{a,b}`` is either and
+``{0..11}`` any number from 0 to 11.
 """
 
 import functools
@@ -40,6 +41,17 @@ def captures(pattern: str, name: str) -> list[str] | None:
     return None
 
 
+def filled(pattern: str, texts: list[str]) -> str:
+    """The glob with its wildcards replaced, in order, by `texts`; the inverse of `captures`.
+
+    >>> filled("backbone/block_*/**", ["3", "attention/kernel"]), filled("**/scale", [""])
+    ('backbone/block_3/attention/kernel', 'scale')
+    """
+    rest = iter(texts)
+    name = _WILDCARD.sub(lambda _: next(rest), pattern)
+    return "/".join(segment for segment in name.split("/") if segment)
+
+
 def wildcards(pattern: str) -> list[str]:
     """The wildcards of the glob, in order.
 
@@ -61,17 +73,15 @@ def is_glob(text: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def compiled(pattern: str) -> tuple[re.Pattern[str], ...]:
     """One regular expression for each alternative of the glob; they match names closed by a slash."""
-    return tuple(
-        re.compile("".join(map(_segment, alternative.split("/")))) for alternative in alternatives(pattern)
-    )
+    return tuple(re.compile("".join(map(_segment, alternative.split("/")))) for alternative in alternatives(pattern))
 
 
 @functools.lru_cache(maxsize=4096)
 def alternatives(pattern: str) -> tuple[str, ...]:
     """The globs without braces that together mean `pattern`.
 
-    >>> alternatives("{a,b/{c,d}}/w")
-    ('a/w', 'b/c/w', 'b/d/w')
+    >>> alternatives("{a,b/{c,d}}/w"), alternatives("block_{08..10}")
+    (('a/w', 'b/c/w', 'b/d/w'), ('block_08', 'block_09', 'block_10'))
     """
     start = pattern.find("{")
     if start < 0:
@@ -86,8 +96,18 @@ def alternatives(pattern: str) -> tuple[str, ...]:
             begin = i + 1
         if depth == 0:
             head, tail = pattern[:start], pattern[i + 1 :]
+            options = [one for option in options for one in _range(option)]
             return tuple(full for option in options for full in alternatives(head + option + tail))
     raise GlobError(f"glob {pattern!r}: a '{{' without its '}}'")
+
+
+def _range(option: str) -> list[str]:
+    ends = re.fullmatch(r"(\d+)\.\.(\d+)", option)
+    if not ends:
+        return [option]
+    first, last = ends.groups()
+    width = len(first) if first.startswith("0") else 0
+    return [f"{i:0{width}}" for i in range(int(first), int(last) + 1)]
 
 
 def _closed(name: str) -> str:

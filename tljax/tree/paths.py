@@ -35,11 +35,7 @@ def is_array(leaf: Any) -> bool:
     """
     if isinstance(leaf, bool | int | float | complex):
         return True
-    return (
-        hasattr(leaf, "shape")
-        and hasattr(leaf, "dtype")
-        and getattr(leaf.dtype, "kind", "") not in tuple("OSUMm")
-    )
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype") and getattr(leaf.dtype, "kind", "") not in tuple("OSUMm")
 
 
 def natural_key(name: str) -> tuple:
@@ -187,9 +183,9 @@ def flatten_named(tree: Any, *, holes: bool = False) -> tuple[list[str], list[An
     """
     hole = (lambda x: x is None) if holes else None
     names, leaves = [], []
-    for path, node in jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda x: _is_box(x) or (holes and x is None)
-    )[0]:
+    for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: _is_box(x) or (holes and x is None))[
+        0
+    ]:
         inner = jax.tree_util.tree_flatten_with_path(node, is_leaf=hole)[0] if _is_box(node) else [((), node)]
         for tail, leaf in inner:
             names.append(_join(path + _unboxed(tail)))

@@ -156,9 +156,7 @@ def _predicate(f: Callable[..., Any]) -> Test:
     except ValueError:  # some builtins tell nothing of themselves
         return lambda name, leaf: bool(f(name))
     positional = [
-        p
-        for p in parameters
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
     ]
     if len(positional) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return lambda name, leaf: bool(f(name, leaf))

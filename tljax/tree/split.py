@@ -20,9 +20,9 @@ class MergeError(TljaxError):
 def split(tree: Any, where: Spec) -> tuple[Any, Any]:
     """``(chosen, rest)``: two trees of the structure of `tree`, each with None where the other has the leaf.
 
-    `where` is a selector, anything `select` takes, or a tree of bools with the structure of `tree` or a prefix
-    of it. Leaves that are no arrays go to the rest. Under `jax.jit` it costs nothing: the choice is made while
-    tracing.
+    `where` is a selector, anything `select` takes, or a tree of bools with the structure of `tree` or a
+    prefix of it. Leaves that are no arrays go to the rest. Under `jax.jit` it costs nothing: the choice is
+    made while tracing.
 
     Raises `NoMatchError` when a pattern matches nothing, `MergeError` when a mask does not fit.
 
@@ -87,8 +87,8 @@ def _difference(trees: tuple[Any, ...]) -> str:
         other = set(flatten_named(tree, holes=True)[0])
         if first != other:
             return (
-                f"trees 0 and {i} differ in structure: only tree 0 has {sorted(first - other)[:3]}, only tree "
-                f"{i} has {sorted(other - first)[:3]}; a tree with holes keeps its structure, with None leaves"
+                f"trees 0 and {i} differ: only tree 0 has {sorted(first - other)[:3]}, only tree {i} has "
+                f"{sorted(other - first)[:3]}; a tree with holes keeps its structure, with None leaves"
             )
     kinds = ", ".join(type(tree).__name__ for tree in trees)
     return f"the trees have the same leaf names but different containers inside: {kinds}"
