@@ -1,41 +1,43 @@
 """What to say when a graft does not fit, and which arguments would settle it."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tljax.tree.globs import is_glob, wildcards
 from tljax.tree.paths import nearest, quoted
+from tljax.tree.rename import renamed
 from tljax.tree.report import GraftReport
-from tljax.tree.table import covering
+from tljax.tree.table import MANY, covering
 
-_NEAREST_FOR = 20
-"""Nearest names are looked up for so many leaves; for thousands the search would take minutes."""
+_TRIED = 10
+"""So many renamings are tried out before one is suggested."""
 
 
 def fault_text(
     report: GraftReport, faults: list[str], wanted: Mapping[str, Any], given: Mapping[str, Any], strict: bool
 ) -> str:
     """The message of the `GraftError` for what went wrong; empty when nothing did."""
-    parts = []
-    if not given:
-        parts.append("the source has no arrays")
+    parts = [] if given else ["the source has no arrays"]
     if faults:
-        parts.append("\n".join([f"{_leaves(faults)} cannot be filled:", *(f"  {fault}" for fault in faults)]))
-    kept = report.names("kept") if strict and given else []
+        parts += [f"{_leaves(faults)} cannot be filled:", *(f"  {fault}" for fault in faults)]
+    kept = report.names("kept") if strict else []
     spare = report.names("left_over") if strict else []
     if kept:
-        lines = [f"  {name}{_nearest(i, name, spare or list(given))}" for i, name in enumerate(kept)]
-        fix = f"  to keep the target's values: reinit={covering(kept, list(wanted))}"
-        parts.append("\n".join([f"{_leaves(kept)} of the target get nothing from the source:", *lines, fix]))
+        parts.append(f"{_leaves(kept)} of the target without a source:")
+        parts += _listed(kept, wanted, spare or list(given))
+        parts.append(f"  to keep the target's own values: reinit={list(covering(kept, wanted))}")
     if spare:
-        lines = [f"  {name}" for name in spare]
-        fix = f"  to ignore them: drop={covering(spare, list(given))}"
-        parts.append("\n".join([f"{_leaves(spare)} of the source are left over:", *lines, fix]))
+        notes = {row.name: row.note for row in report.rows if row.action == "left_over"}
+        parts.append(f"{_leaves(spare)} of the source left over:")
+        parts += _listed(spare, given, [], notes)
+        parts.append(f"  to ignore: drop={list(covering(spare, given))}")
     if kept and spare:
-        move = _renaming(kept, spare, wanted, given)
-        parts.append(f"{move}to take what fits and report the rest: strict=False")
-    elif kept or spare:
+        parts += _renaming(kept, spare, wanted, given)
+    if kept or spare:
         parts.append("to take what fits and report the rest: strict=False")
     return "\n".join(["the trees do not fit", *parts]) if parts else ""
 
@@ -44,37 +46,48 @@ def _leaves(names: list[str]) -> str:
     return "1 leaf" if len(names) == 1 else f"{len(names)} leaves"
 
 
-def _nearest(i: int, name: str, candidates: list[str]) -> str:
-    return f"  (nearest: {quoted(nearest(name, candidates, 2))})" if i < _NEAREST_FOR and candidates else ""
+def _listed(
+    names: list[str], among: Mapping[str, Any], candidates: list[str], notes: Mapping[str, str] | None = None
+) -> list[str]:
+    """A line for each of `names`, with the nearest candidates; when they are many, for each glob that covers them."""
+    groups = {name: [name] for name in names} if len(names) <= MANY else covering(names, among)
+    lines: list[str] = []
+    for label, members in groups.items():
+        facts = [] if members == [label] else [_leaves(members)]
+        if members == [label] and notes and notes.get(label):
+            facts.append(notes[label])
+        if candidates and len(lines) < MANY:  # for thousands of leaves the search would take minutes
+            facts.append(f"nearest: {quoted(nearest(members[0], candidates, 2))}")
+        lines.append(f"  {label}" + (f"  ({'; '.join(facts)})" if facts else ""))
+    return lines
 
 
-def _renaming(kept: list[str], spare: list[str], wanted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """The renaming of a prefix that fills most of what is missing, as code on a line; or nothing."""
-    shapes = {name: np.shape(given[name]) for name in spare}
-    prefixes = dict.fromkeys(pair for new in kept[:_NEAREST_FOR] for old in spare for pair in _prefix_pairs(new, old))
-
-    def fills(new: str, old: str) -> int:
-        moved = {_under(new, n.removeprefix(old).removeprefix("/")): n for n in spare if _is_under(n, old)}
-        return sum(name in moved and shapes[moved[name]] == np.shape(wanted[name]) for name in kept)
-
-    best = max(prefixes, key=lambda pair: fills(*pair), default=None)
-    if best is None or fills(*best) < 2:
-        return ""
-    return f"to move a subtree: rename={{{best[1]!r}: {best[0]!r}}} fills {fills(*best)} leaves\n"
+def _renaming(kept: list[str], spare: list[str], wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """A renaming that fills at least half of what is missing, as code on a line; or nothing."""
+    best, most = None, 0
+    for key, value in _candidates(kept[:MANY], spare):
+        moved = {new: old for old, new in renamed({key: value}, spare).items() if new is not None}
+        fits = [n for n in kept if n in moved and np.shape(given[moved[n]]) == np.shape(wanted[n])]
+        if len(fits) > most:
+            best, most = (key, value), len(fits)
+    if best is None or 2 * most < len(kept):
+        return []
+    return [f"to move leaves: rename={{{best[0]!r}: {best[1]!r}}} fills {most} of {len(kept)}"]
 
 
-def _prefix_pairs(new: str, old: str) -> list[tuple[str, str]]:
-    """The shortest prefixes that differ when the segments both names end on are taken off."""
-    a, b = new.split("/"), old.split("/")
-    shared = 0
-    while shared < min(len(a), len(b)) and a[-1 - shared] == b[-1 - shared]:
-        shared += 1
-    return [("/".join(a[: len(a) - shared]), "/".join(b[: len(b) - shared]))] if shared else []
-
-
-def _under(prefix: str, rest: str) -> str:
-    return "/".join(part for part in (prefix, rest) if part)
-
-
-def _is_under(name: str, prefix: str) -> bool:
-    return not prefix or name == prefix or name.startswith(f"{prefix}/")
+def _candidates(kept: list[str], spare: list[str]) -> list[tuple[str, str]]:
+    """Renamings of the prefixes by which missing and spare names differ, the commonest first."""
+    found: Counter[tuple[str, str]] = Counter()
+    for new in kept:
+        for old in spare:
+            a, b = new.split("/"), old.split("/")
+            shared = next((i for i, (x, y) in enumerate(zip(a[::-1], b[::-1])) if x != y), min(len(a), len(b)))
+            if not shared:
+                continue
+            value, key = "/".join(a[: len(a) - shared]), "/".join(b[: len(b) - shared])
+            if not is_glob(key + value):
+                found[key, value] += 1
+            stars = [re.sub(r"\d+", "*", f"{prefix}/**") for prefix in (key, value)]
+            if len(wildcards(stars[0])) == len(wildcards(stars[1])) > 1:
+                found[stars[0], stars[1]] += 1
+    return [pair for pair, _ in found.most_common(_TRIED)]

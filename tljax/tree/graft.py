@@ -123,7 +123,7 @@ def _rules(
     differ = {name for name, leaf in pairs.items() if np.shape(leaf) != np.shape(wanted[name])}
     if not isinstance(resize, Mapping):
         rule = rule_from(resize)
-        if not differ:
+        if rule.reorders and not differ:
             raise GraftError(
                 f"resize={rule.name}: no two shapes differ, so the rule has nothing to do; where only the order "
                 f"of rows differs, name the leaves: resize={{'head/**': {rule.name}(...)}}"

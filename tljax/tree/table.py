@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-_ONE_BY_ONE = ("resized", "kept", "left_over")
-"""Actions that somebody should look at, leaf by leaf."""
+MANY = 24
+"""Up to so many leaves without a partner are listed one by one; more are listed as globs that match just them."""
 
 
 class Line(NamedTuple):
@@ -34,38 +34,47 @@ def table(rows: Sequence[Any], actions: Iterable[str]) -> list[str]:
     ]
 
 
-def covering(names: Collection[str], among: Collection[str]) -> list[str]:
-    """Few globs that match all of `names` and nothing else `among` the others.
+def covering(names: Collection[str], among: Collection[str]) -> dict[str, list[str]]:
+    """Few globs that match all of `names` and nothing else `among` the others, with what they match.
 
-    >>> covering(["head/w", "head/b", "norm/w"], ["head/w", "head/b", "norm/w", "norm/b"])
-    ['head/**', 'norm/w']
+    >>> names = ["block_0/w", "block_0/b", "block_1/w", "block_1/b", "norm/w"]
+    >>> covering(names, [*names, "norm/b"])
+    {'block_{0..1}/**': ['block_0/w', 'block_0/b', 'block_1/w', 'block_1/b'], 'norm/w': ['norm/w']}
     """
     chosen = set(names)
     labels = _labels({name: name in chosen for name in among})
-    return list(dict.fromkeys(labels[name] for name in names))
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for name in names:
+        groups[labels[name]].append(name)
+    return {line.label: line.rows for line in _by_number([Line(k, "", "", v) for k, v in groups.items()])}
 
 
 def _lines(action: str, rows: Sequence[Any]) -> list[Line]:
     own = [row for row in rows if row.action == action]
-    if action in _ONE_BY_ONE:
+    if action == "resized" or (action in ("kept", "left_over") and len(own) <= MANY):
         return [Line(row.name, _other_name(row), row.change, [row]) for row in own]
     return _by_number(_by_subtree(own, rows))
 
 
 def _by_subtree(own: Sequence[Any], rows: Sequence[Any]) -> list[Line]:
     """One line for each largest subtree in which all leaves had the same done to them."""
-    labels: dict[bool, dict[str, str]] = {}
-    for side in {row.target is None for row in own}:
-        kinds = {row.name: (row.action, row.change, _moved(row)) for row in rows if (row.target is None) == side}
-        labels[side] = _labels(kinds)
-    groups: dict[tuple, list[Any]] = defaultdict(list)
+    labels = {}
+    for side in ("target", "source"):
+        sided = [row for row in rows if getattr(row, side) is not None]
+        labels[side] = _labels({getattr(row, side): (row.action, _shared(row), _moved(row)) for row in sided})
+    groups: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
     for row in own:
-        label, (new, old) = labels[row.target is None][row.name], _moved(row)
+        label, (new, old) = labels["source" if row.target is None else "target"][row.name], _moved(row)
         if new != old and len(label.removesuffix("/**")) < len(new):
             label = f"{new}/**" if row.name != new else new  # the source's label is known from here down only
         source = "" if new == old else old + label.removeprefix(new)
-        groups[label, source, row.change].append(row)
-    return [Line(*key, members) for key, members in groups.items()]
+        groups[label, source, _shared(row)].append(row)
+    return [Line(label, source, change, members) for (label, source, change), members in groups.items()]
+
+
+def _shared(row: Any) -> str:
+    """What the rows on one line have in common besides their action."""
+    return "" if row.action == "left_over" else row.change
 
 
 def _by_number(lines: list[Line]) -> list[Line]:
