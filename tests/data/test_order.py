@@ -15,9 +15,7 @@ from tljax.data import DataError, batch_indices, batch_positions, fold_seed, shu
 _shuffled = jax.jit(shuffled_index)
 _positions = jax.jit(batch_positions, static_argnums=1)
 _draw = {
-    n: jax.jit(
-        jax.vmap(lambda seed, step, size, n=n: batch_indices(seed, step, n, size), in_axes=(None, 0, None))
-    )
+    n: jax.jit(jax.vmap(lambda seed, step, size, n=n: batch_indices(seed, step, n, size), in_axes=(None, 0, None)))
     for n in (1, 7, 32)
 }
 
@@ -50,9 +48,7 @@ def test_every_small_size_gives_permutations() -> None:
             np.testing.assert_array_equal(np.sort(index[starts[n - 1] : starts[n]]), np.arange(n))
 
 
-@pytest.mark.parametrize(
-    "size", [1023, 1024, 1025, 60_000, 2**16 - 1, 2**16, 2**16 + 1, 99_856, 316**2 + 1, 2**20]
-)
+@pytest.mark.parametrize("size", [1023, 1024, 1025, 60_000, 2**16 - 1, 2**16, 2**16 + 1, 99_856, 316**2 + 1, 2**20])
 def test_larger_sizes_give_permutations(size: int) -> None:
     index = np.asarray(_shuffled(1, 5, np.arange(size, dtype=np.int32), size))
     assert np.array_equal(np.bincount(index, minlength=size), np.ones(size))
@@ -136,9 +132,7 @@ def test_the_order_is_the_one_of_earlier_versions() -> None:
 )
 def test_positions_are_exact_at_any_step(step: int, batch_size: int, size: int) -> None:
     epoch, offset = _positions(np.uint32(step), batch_size, size)
-    wanted = [
-        divmod(step * batch_size + b, size) for b in range(batch_size)
-    ]  # Python's integers do not overflow
+    wanted = [divmod(step * batch_size + b, size) for b in range(batch_size)]  # Python's integers do not overflow
     assert epoch.tolist() == [e % 2**32 for e, _ in wanted]
     assert offset.tolist() == [o for _, o in wanted]
 
@@ -159,9 +153,7 @@ def test_a_huge_batch_size_does_not_overflow() -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 300), batch_size=st.sampled_from([1, 7, 32]))
 def test_the_batches_of_an_epoch_hold_every_example_once(seed: int, size: int, batch_size: int) -> None:
-    stream = np.asarray(
-        _draw[batch_size](np.uint32(seed), np.arange(700, dtype=np.int32), np.int32(size))
-    ).ravel()
+    stream = np.asarray(_draw[batch_size](np.uint32(seed), np.arange(700, dtype=np.int32), np.int32(size))).ravel()
     for epoch in range(min(3, len(stream) // size)):
         part = stream[epoch * size : (epoch + 1) * size]
         np.testing.assert_array_equal(np.sort(part), np.arange(size))
@@ -186,10 +178,7 @@ def test_one_program_serves_all_seeds_steps_and_sizes() -> None:
 
 def test_dtype_is_int32_and_int32_arguments_are_welcome() -> None:
     assert batch_indices(0, 0, 4, 10).dtype == jnp.int32
-    assert (
-        batch_indices(jnp.int32(4), jnp.int32(9), 4, jnp.int32(10)).tolist()
-        == batch_indices(4, 9, 4, 10).tolist()
-    )
+    assert batch_indices(jnp.int32(4), jnp.int32(9), 4, jnp.int32(10)).tolist() == batch_indices(4, 9, 4, 10).tolist()
 
 
 @pytest.mark.parametrize(
@@ -210,7 +199,5 @@ def test_impossible_arguments_are_named(arguments: tuple, words: str) -> None:
 
 
 def test_folded_seeds_do_not_collide() -> None:
-    seeds = np.asarray(
-        jax.vmap(lambda s: jax.vmap(lambda t: fold_seed(s, t))(jnp.arange(300)))(jnp.arange(300))
-    )
+    seeds = np.asarray(jax.vmap(lambda s: jax.vmap(lambda t: fold_seed(s, t))(jnp.arange(300)))(jnp.arange(300)))
     assert len(np.unique(seeds)) > 300 * 300 - 6  # about one collision is expected of 90,000 words of 32 bits

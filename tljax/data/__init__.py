@@ -1,15 +1,31 @@
 """Data sets: arrays that have been checked, readers, splits, and the order in which examples come."""
 
 from tljax.data.arrays import Dataset, require_every_class
+from tljax.data.builtin import BUILT_IN
+from tljax.data.classes import class_indices
 from tljax.data.error import DataError
+from tljax.data.images import Standardiser, fit_standardiser, match_images, resize_images, standardise
 from tljax.data.order import batch_indices, batch_positions, fold_seed, shuffled_index
+from tljax.data.sources import Source, load
+from tljax.data.splits import k_shot, stratified_split
 
 __all__ = [
+    "BUILT_IN",
     "DataError",
     "Dataset",
+    "Source",
+    "Standardiser",
     "batch_indices",
     "batch_positions",
+    "class_indices",
+    "fit_standardiser",
     "fold_seed",
+    "k_shot",
+    "load",
+    "match_images",
     "require_every_class",
+    "resize_images",
     "shuffled_index",
+    "standardise",
+    "stratified_split",
 ]

@@ -22,8 +22,8 @@ class Dataset:
     """Examples and their labels, checked when made.
 
     Raises:
-      DataError: when the set is empty, `x` and `y` differ in length, have the wrong rank or hold objects, a value is NaN
-        or infinite, or a label is no class.
+      DataError: when the set is empty, `x` and `y` differ in length, have the wrong rank or hold objects, a value is
+        NaN or infinite, or a label is no class.
 
     >>> data = Dataset(np.zeros((4, 8, 8, 1)), np.array([0, 1, 1, 0]), ("cat", "dog"), "pets")
     >>> data.x.dtype, data.y.dtype, len(data), data.task
@@ -38,8 +38,8 @@ class Dataset:
     """Inputs `[N, ...]`: float32, or int32 for codes such as tokens. Images are `[N, H, W, C]`. Given uint8, `x` is
     divided by 255; other floats become float32."""
     y: np.ndarray
-    """One of: classes `[N]` int32; soft or multiple labels `[N, C]` float32 in 0 .. 1; regression targets `[N]` or `[N, K]`
-    float32."""
+    """One of: classes `[N]` int32; soft or multiple labels `[N, C]` float32 in 0 .. 1; regression targets `[N]` or
+    `[N, K]` float32."""
     classes: tuple[str, ...] | None = None
     """The names of the C classes; () means regression. None takes integers `[N]` for classes `"0"`, `"1"` ... and
     floats for regression."""
@@ -53,16 +53,12 @@ class Dataset:
         if not len(x):
             raise DataError(f"{where} is empty: x is {list(x.shape)}")
         if x.ndim < 2:
-            raise DataError(
-                f"{where}: x must be [N, ...] with at least one feature axis; found {list(x.shape)}"
-            )
+            raise DataError(f"{where}: x must be [N, ...] with at least one feature axis; found {list(x.shape)}")
         if 0 in x.shape:
             raise DataError(f"{where}: an example has no values: x is {list(x.shape)}")
         classes = checks.class_names(self.classes, y, where)
         object.__setattr__(self, "x", checks.inputs(x, where))
-        object.__setattr__(
-            self, "y", checks.labels(y, classes, where) if classes else checks.targets(y, where)
-        )
+        object.__setattr__(self, "y", checks.labels(y, classes, where) if classes else checks.targets(y, where))
         object.__setattr__(self, "classes", classes)
 
     def __len__(self) -> int:
@@ -81,7 +77,7 @@ class Dataset:
         return len(self.classes) if self.classes else int(np.prod(self.y.shape[1:]))
 
     def counts(self) -> np.ndarray:
-        """Examples per class `[C]` int64; in a set with several labels per example, those where the label is 0.5 or more.
+        """Examples per class `[C]` int64; of several labels per example those count that are 0.5 or more.
 
         >>> Dataset(np.zeros((3, 2)), np.array([0, 2, 2])).counts()
         array([1, 0, 2])
@@ -103,9 +99,7 @@ class Dataset:
             raise DataError(f"indices must be a list of integers; found {chosen.dtype} {list(chosen.shape)}")
         wrong = np.flatnonzero((chosen < -len(self)) | (chosen >= len(self)))
         if wrong.size:
-            raise DataError(
-                f"data set {self.name!r} holds {len(self)} examples; there is none at {chosen[wrong[0]]}"
-            )
+            raise DataError(f"data set {self.name!r} holds {len(self)} examples; there is none at {chosen[wrong[0]]}")
         chosen = chosen.astype(np.int64)
         return dataclasses.replace(self, x=self.x[chosen], y=self.y[chosen], name=name or self.name)
 
@@ -139,7 +133,9 @@ class Dataset:
         """
         start = f"{self.name}: {len(self):,} examples of {'x'.join(map(str, self.x.shape[1:]))}"
         if self.task == "regression":
-            return f"{start}, {self.outputs} target{'s' * (self.outputs > 1)} ({self.y.min():.4g} to {self.y.max():.4g})"
+            return (
+                f"{start}, {self.outputs} target{'s' * (self.outputs > 1)} ({self.y.min():.4g} to {self.y.max():.4g})"
+            )
         counts = self.counts()
         kind = "classes" if self.task == "classes" else "labels"
         return f"{start}, {len(counts)} {kind} ({counts.min():,} to {counts.max():,} each)"

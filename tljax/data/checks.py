@@ -16,9 +16,7 @@ def array(value: object, letter: str, where: str) -> np.ndarray:
     if not (array.dtype.kind in "fiub" or jnp.issubdtype(array.dtype, jnp.floating)):
         raise DataError(f"{where}: {letter} must hold numbers; found dtype {array.dtype}")
     if array.ndim == 0:
-        raise DataError(
-            f"{where}: {letter} must be an array with the examples on its first axis; found a scalar"
-        )
+        raise DataError(f"{where}: {letter} must be an array with the examples on its first axis; found a scalar")
     return array
 
 
@@ -28,9 +26,7 @@ def inputs(x: np.ndarray, where: str) -> np.ndarray:
     if x.dtype.kind in "iu":
         info = np.iinfo(np.int32)
         if x.min() < info.min or x.max() > info.max:
-            raise DataError(
-                f"{where}: x holds integers from {x.min()} to {x.max()}, which do not fit into int32"
-            )
+            raise DataError(f"{where}: x holds integers from {x.min()} to {x.max()}, which do not fit into int32")
         return x.astype(np.int32, copy=False)
     return finite_floats(x, "x", where)
 
@@ -38,9 +34,7 @@ def inputs(x: np.ndarray, where: str) -> np.ndarray:
 def finite_floats(array: np.ndarray, letter: str, where: str) -> np.ndarray:
     with np.errstate(all="ignore"):
         floats = array.astype(np.float32, copy=False)
-        if np.isfinite(
-            floats.sum()
-        ):  # one pass without a temporary; NaN and inf never sum to a finite number
+        if np.isfinite(floats.sum()):  # one pass without a temporary; NaN and inf never sum to a finite number
             return floats
     wrong = np.argwhere(~np.isfinite(floats))
     if len(wrong):

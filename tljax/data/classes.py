@@ -10,8 +10,8 @@ from tljax.tree.paths import nearest
 def class_indices(spec: str | Iterable[str | int], names: Sequence[str]) -> list[int]:
     """The positions in `names` of the classes that `spec` asks for, in its order.
 
-    `spec` is a list, or text with commas between the items: names, numbers, and ranges such as `"0-4"` that include both
-    ends. A number is a name where every class is called by a number, and a position elsewhere.
+    `spec` is a list, or text with commas between the items: names, numbers, and ranges such as `"0-4"` that include
+    both ends. A number is a name where every class is called by a number, and a position elsewhere.
 
     Raises:
       DataError: an item is no class (with the nearest names), comes twice, or there is none.
@@ -54,6 +54,4 @@ def _position(item: str | int, names: Sequence[str]) -> int:
     if name.isdecimal() and not all(other.isdecimal() for other in names) and int(name) < len(names):
         return int(name)
     near = nearest(name, names, 5) or names[:5]
-    raise DataError(
-        f"no class {name!r}; the nearest of the {len(names)} classes: {', '.join(map(repr, near))}"
-    )
+    raise DataError(f"no class {name!r}; the nearest of the {len(names)} classes: {', '.join(map(repr, near))}")

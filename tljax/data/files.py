@@ -1,0 +1,84 @@
+"""What the readers share: the raw parts of a data set, and files that are missing or damaged."""
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tljax.data.error import DataError
+from tljax.tree.paths import nearest, quoted
+
+SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation", "dev"),
+    "test": ("test", "testing", "t10k"),
+}
+"""How files call the parts of a data set."""
+
+
+class Raw(NamedTuple):
+    """A data set as a file holds it, before labels are understood."""
+
+    x: dict[str, np.ndarray]
+    """By part: `"train"` always, `"valid"` and `"test"` where the file has them."""
+    y: dict[str, np.ndarray]
+    """By part: numbers, or text `[N]`."""
+    classes: tuple[str, ...] | None = None
+    """The names of the classes, where the file says them."""
+    notes: tuple[str, ...] = ()
+    """What was decided on the way, each a sentence for a person."""
+    features: tuple[str, ...] = ()
+    """The names of the features, where the file says them."""
+
+
+@contextlib.contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turns whatever a decoder raises on a damaged file into one `DataError`.
+
+    >>> with reading(Path("a.npz"), "npz file"):
+    ...     raise EOFError("empty")
+    Traceback (most recent call last):
+        ...
+    tljax.data.error.DataError: cannot read 'a.npz': it is no sound npz file, truncated or damaged (EOFError: empty)
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (PermissionError, IsADirectoryError, FileNotFoundError) as error:
+        raise DataError(f"cannot read '{path}': {error.strerror}") from error
+    except Exception as error:  # on damaged bytes decoders raise zlib.error, struct.error, KeyError ...
+        raise DataError(
+            f"cannot read '{path}': it is no sound {kind}, truncated or damaged ({type(error).__name__}: {error})"
+        ) from error
+
+
+def missing(path: Path) -> DataError:
+    """The error for a file that is not there, with the nearest names beside it."""
+    folder = path.parent
+    while not folder.is_dir():
+        folder, path = folder.parent, folder
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    near = nearest(path.name, names) or names[:3]
+    holds = f"the nearest there: {quoted(near)}" if near else "that folder is empty"
+    return DataError(f"no file or folder '{path}'; {holds}")
+
+
+def siblings(path: Path) -> dict[str, Path]:
+    """The files of the other parts beside a file with "train" in its name: `{"test": ..., "valid": ...}`.
+
+    >>> siblings(Path("nowhere/mnist_train.npz"))
+    {}
+    """
+    found = {}
+    for part in ("test", "valid"):
+        for old, new in ((old, new) for old in ("train", "training") for new in SPLIT_NAMES[part]):
+            # the whole word, in the last place where it stands
+            name = re.sub(rf"(?i)(.*)(?<![a-z]){old}(?![a-z])", rf"\g<1>{new}", path.name)
+            other = path.with_name(name)
+            if name != path.name and part not in found and other.is_file():
+                found[part] = other
+    return found

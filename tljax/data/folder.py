@@ -1,0 +1,156 @@
+"""A folder of images by class: `<class>/*.png`, or `train/<class>/*.png` with `val/` and `test/` beside it."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tljax.data.error import DataError
+from tljax.data.files import SPLIT_NAMES, Raw, reading
+from tljax.tree.paths import natural_key, quoted
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+_ORIENTATION = 0x0112  # the Exif tag; 5 to 8 are turned by a quarter
+
+
+class Picture(NamedTuple):
+    """What the header of an image file says."""
+
+    path: Path
+    label: int
+    size: tuple[int, int]
+    """Height and width, upright."""
+    grey: bool
+
+
+def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Raw:
+    """The images of a folder, uint8 `[N, H, W, C]`, with the names of the class folders in natural order.
+
+    Grey where every image is grey, else RGB; transparency is dropped. Images of other sizes are resized
+    (bilinear, antialiased) to `size`, or else to the most common size; the notes say how many.
+
+    Raises:
+      DataError: there are no class folders, one is empty, or a file is no image (it is named).
+    """
+    _pillow()
+    parts = _parts(folder)
+    classes = tuple(sorted((d.name for d in _subfolders(parts["train"])), key=natural_key))
+    pictures = {split: list(_pictures(root, classes, split)) for split, root in parts.items()}
+    everything = [picture for split in pictures.values() for picture in split]
+    counts = Counter(picture.size for picture in everything)
+    shape = size or max(counts, key=lambda s: counts[s])  # the first of several that are as common
+    grey = all(picture.grey for picture in everything)
+    x = {split: _stack(chosen, shape, grey) for split, chosen in pictures.items()}
+    y = {split: np.array([p.label for p in chosen], np.int32) for split, chosen in pictures.items()}
+    return Raw(x, y, classes, tuple(_notes(folder, parts, counts, shape, size, everything, grey)))
+
+
+def _notes(
+    folder: Path,
+    parts: dict[str, Path],
+    counts: Counter,
+    shape: tuple[int, int],
+    size: tuple[int, int] | None,
+    everything: list[Picture],
+    grey: bool,
+) -> Iterator[str]:
+    others = len(everything) - counts[shape]
+    if others:
+        why = "as asked" if size else "the most common size"
+        yield f"{others} of {len(everything)} images were resized to {shape[0]}x{shape[1]}, {why}"
+    greys = sum(picture.grey for picture in everything)
+    if not grey and greys:
+        yield f"{greys} of {len(everything)} images are grey and were read as RGB"
+    if folder not in parts.values():
+        ignored = [d.name for d in _subfolders(folder) if d not in parts.values()]
+        if ignored:
+            yield f"beside {quoted(root.name for root in parts.values())} these folders were ignored: {quoted(ignored)}"
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [d for d in sorted(folder.iterdir()) if d.is_dir() and not d.name.startswith((".", "__"))]
+
+
+def _images(folder: Path) -> list[Path]:
+    found = (f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+    return sorted((f for f in found if f.is_file()), key=lambda f: natural_key(f.relative_to(folder).as_posix()))
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    """The folder of every part: those called train, val, test if they hold class folders, else `folder` itself."""
+    folders = _subfolders(folder)
+    parts = {}
+    for split, names in SPLIT_NAMES.items():
+        # A class may be called "train" as well: then it holds images, not folders.
+        root = next((d for d in folders if d.name.lower() in names and _subfolders(d)), None)
+        if root:
+            parts[split] = root
+    if "train" in parts:
+        return parts
+    if not folders:
+        raise DataError(
+            f"'{folder}' holds neither a folder of images per class nor idx files; to read another file give its "
+            f"own name. Entries: {quoted(sorted(f.name for f in folder.iterdir())[:5])}"
+        )
+    return {"train": folder}
+
+
+def _pictures(root: Path, classes: tuple[str, ...], split: str) -> Iterator[Picture]:
+    found = {d.name: d for d in _subfolders(root)}
+    extra = [name for name in found if name not in classes]
+    if extra:
+        raise DataError(f"'{root}' holds classes that the training part lacks: {quoted(extra[:5])}")
+    for label, name in enumerate(classes):
+        files = _images(found[name]) if name in found else []
+        if not files and split == "train":
+            raise DataError(f"class folder '{root / name}' holds no images ({', '.join(SUFFIXES)})")
+        for path in files:
+            yield _header(path, label)
+
+
+def _header(path: Path, label: int) -> Picture:
+    with reading(path, "image"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on metadata and palettes
+        with _pillow().open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            return Picture(path, label, (width, height) if turned else (height, width), image.mode in _GREY)
+
+
+def _stack(pictures: list[Picture], shape: tuple[int, int], grey: bool) -> np.ndarray:
+    out = np.empty((len(pictures), *shape, 1 if grey else 3), np.uint8)
+    for i, picture in enumerate(pictures):
+        out[i] = _decode(picture.path, shape, grey)
+    return out
+
+
+def _decode(path: Path, shape: tuple[int, int], grey: bool) -> np.ndarray:
+    """One image, upright, uint8 `[H, W, 1 or 3]`."""
+    from PIL import ImageOps
+
+    pillow = _pillow()
+    with reading(path, "image"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pillow.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion to 8 cuts off instead of scaling
+                image = pillow.fromarray((np.asarray(image, np.float32) / 257).clip(0, 255).astype(np.uint8))
+            if "transparency" in image.info:
+                image = image.convert("RGBA")
+            image = image.convert("L" if grey else "RGB")
+            if image.size != shape[::-1]:
+                image = image.resize(shape[::-1], pillow.Resampling.BILINEAR)
+            pixels = np.asarray(image)
+    return pixels[..., None] if grey else pixels
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DataError("folders of images are read with Pillow: pip install 'tljax[data]'") from error
+    return Image

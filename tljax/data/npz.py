@@ -1,0 +1,102 @@
+"""A data set in an `.npz` file: pairs of arrays under the names that people give them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tljax.data.error import DataError
+from tljax.data.files import SPLIT_NAMES, Raw, reading
+from tljax.tree.paths import nearest, quoted
+
+INPUTS = ("x", "images", "image", "data", "features", "inputs", "input")
+TARGETS = ("y", "labels", "label", "target", "targets")
+CLASSES = ("classes", "class_names", "label_names", "target_names")
+
+
+def read_npz(path: Path, group: str | None = None) -> Raw:
+    """The arrays of an `.npz` file; never unpickles.
+
+    Inputs and labels are called `x` and `y` (or images/labels, data/target ...), or `train_x`, `x_train`,
+    `test_y` and so on; capitals do not matter. `group` asks for the pair `<group>_x`, `<group>_y` alone.
+    Class names stand under `classes`.
+
+    Raises:
+      DataError: the file is damaged, holds pickled objects, or not the arrays looked for.
+    """
+    with reading(path, "npz file"):
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(f"'{path}' holds a single array; an npz file holds x and y: np.savez(path, x=x, y=y)")
+        with archive:
+            pairs = find_pairs(archive.files, group)
+            if "train" not in pairs:
+                raise DataError(f"'{path}' {_advice(archive.files, group)}")
+            x = {split: _member(archive, keys[0], path) for split, keys in pairs.items()}
+            y = {split: _member(archive, keys[1], path) for split, keys in pairs.items()}
+            return Raw(x, y, _classes(archive, path))
+
+
+def find_pairs(keys: Sequence[str], group: str | None = None) -> dict[str, tuple[str, str]]:
+    """The keys of inputs and labels by part.
+
+    >>> find_pairs(["train_x", "train_y", "X_test", "y_test", "note"])
+    {'train': ('train_x', 'train_y'), 'test': ('X_test', 'y_test')}
+    >>> find_pairs(["images", "labels"])
+    {'train': ('images', 'labels')}
+    >>> find_pairs(["photo_x", "photo_y", "sketch_x", "sketch_y"], group="photo")
+    {'train': ('photo_x', 'photo_y')}
+    """
+    if group is not None:
+        found = {"train": _pair(keys, group)}
+    else:
+        found = {}
+        for split, names in SPLIT_NAMES.items():
+            found[split] = next((pair for name in names if (pair := _pair(keys, name))), None)
+        found["train"] = found["train"] or _pair(keys, "")
+    return {split: pair for split, pair in found.items() if pair}
+
+
+def _pair(keys: Sequence[str], prefix: str) -> tuple[str, str] | None:
+    """The keys of the inputs and the labels of one part, `("train_x", "train_y")`."""
+    by_name = {key.lower(): key for key in keys}
+    found = []
+    for names in (INPUTS, TARGETS):
+        wanted = [w for n in names for w in ((f"{prefix}_{n}", f"{n}_{prefix}") if prefix else (n,))]
+        found.append(next((by_name[w.lower()] for w in wanted if w.lower() in by_name), None))
+    return (found[0], found[1]) if found[0] and found[1] else None
+
+
+def _advice(keys: Sequence[str], group: str | None) -> str:
+    groups = [key[:-2] for key in keys if key.lower().endswith("_x") and _pair(keys, key[:-2])]
+    if group is not None:
+        near = quoted(nearest(group, groups) or groups)
+        return f"holds no arrays '{group}_x' and '{group}_y'; groups in it: {near}"
+    if groups:
+        return f"holds several groups, {quoted(groups)}; choose one by writing '#{groups[0]}' behind the name"
+    return (
+        f"holds no pair of inputs and labels; its arrays are {quoted(list(keys)[:12])}. "
+        "Call them x and y, or train_x, train_y, test_x, test_y"
+    )
+
+
+def _member(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
+    try:
+        return archive[key]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise DataError(
+            f"'{path}': array {key!r} holds pickled objects, which are not read because they can run code; "
+            "save numbers, or text with dtype str"
+        ) from error
+
+
+def _classes(archive: np.lib.npyio.NpzFile, path: Path) -> tuple[str, ...] | None:
+    key = next((key for key in archive.files if key.lower() in CLASSES), None)
+    if key is None:
+        return None
+    names = _member(archive, key, path)
+    if names.ndim != 1 or names.dtype.kind not in "USiu":
+        raise DataError(f"'{path}': {key!r} must be a list of names; found {names.dtype} {list(names.shape)}")
+    return tuple((np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(str)).tolist())

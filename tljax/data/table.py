@@ -1,0 +1,139 @@
+"""A data set in a CSV or TSV file, plain or gzipped: one example a row, one column of labels."""
+
+import array
+import csv
+import gzip
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tljax.data.error import DataError
+from tljax.data.files import Raw, reading
+from tljax.tree.paths import nearest, quoted
+
+LABELS = ("label", "y", "target", "class", "labels", "targets", "classes")
+
+
+def is_table(path: Path) -> bool:
+    """Whether the name ends as tables do.
+
+    >>> [is_table(Path(name)) for name in ("a.csv", "a.tsv.gz", "a.gz")]
+    [True, True, False]
+    """
+    return path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+
+
+def read_table(path: Path, label: str | int | None = None) -> Raw:
+    """The rows of a table: numeric features `[N, D]` and the column of labels.
+
+    A header is recognised by cells that are no numbers above cells that are. The labels are in column `label`
+    (a name, or a number counted from 0, or from the end if negative), else in the one called label, y, target
+    or class, else in the last. Cells are separated by tabs in a `.tsv`, else by the most frequent of `,` `;`
+    tab in the first row.
+
+    Raises:
+      DataError: the file is damaged or empty, a row has more or fewer cells than the first, or a feature is
+      no number
+        (row and column are named).
+    """
+    with reading(path, "table"):
+        rows = _rows(path)
+        first, second = next(rows, None), next(rows, None)
+        if first is None:
+            raise DataError(f"'{path}' is empty")
+        header = first[1] if _is_header(first[1], second[1] if second else [], label) else None
+        body = [row for row in ([] if header else [first]) + [second] if row]
+        if not body:
+            raise DataError(f"'{path}' has a header and no rows")
+        # Without a name the first column of a data frame holds the numbers of the rows, which tell nothing.
+        index = 0 if header and header[0].strip() == "" else None
+        at = _label_column(header, len(first[1]), label, path)
+        kept = [i for i in range(len(first[1])) if i not in (at, index)]
+        if not kept:
+            raise DataError(f"'{path}' has no features beside its labels; its row {first[0]} is {first[1][:5]}")
+        x, y = _columns(itertools.chain(body, rows), kept, at, header, len(first[1]), path)
+    names = tuple(header[i] for i in kept) if header else tuple(map(str, kept))
+    notes = [f"labels from column {header[at] if header else at!r}"]
+    if index is not None:
+        notes.append("the first column, which has no name, was left out")
+    return Raw({"train": x}, {"train": y}, notes=tuple(notes), features=names)
+
+
+Row = tuple[int, list[str]]
+"""The number of its line in the file, from 1, and its cells."""
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        start = file.readline()
+        file.seek(0)
+        name = path.name.lower().removesuffix(".gz")
+        reader = csv.reader(file, delimiter="\t" if name.endswith(".tsv") else max(",;\t", key=start.count))
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_header(first: Sequence[str], second: Sequence[str], label: str | int | None) -> bool:
+    numbers = [cell for cell in first if _is_number(cell)]
+    if not numbers or (isinstance(label, str) and label in first):
+        return True
+    if any(not _is_number(a) and _is_number(b) for a, b in zip(first, second)):
+        return True
+    # A data frame's numbered columns, with a named one for labels that are text.
+    named = any(cell.strip().lower() in LABELS for cell in first)
+    return named and numbers == [str(i) for i in range(len(numbers))]
+
+
+def _label_column(header: list[str] | None, width: int, label: str | int | None, path: Path) -> int:
+    names = [name.strip() for name in header] if header else []
+    if isinstance(label, str) and label in names:
+        return names.index(label)
+    if label is None:
+        lower = [name.lower() for name in names]
+        return next((lower.index(name) for name in LABELS if name in lower), width - 1)
+    try:
+        number = int(label)
+    except ValueError:
+        near = quoted(nearest(str(label), names) or names[:5])
+        has = f"the nearest of its {width} columns: {near}" if header else "it has no header; give a number"
+        raise DataError(f"'{path}' has no column {label!r}; {has}") from None
+    if not -width <= number < width:
+        raise DataError(f"'{path}' has {width} columns; there is no column {number}")
+    return number % width
+
+
+def _columns(
+    rows: Iterator[Row], kept: list[int], at: int, header: list[str] | None, width: int, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features `[N, D]` float32 and labels `[N]`, as numbers where all of them are."""
+    values, labels = array.array("f"), []
+    for line, cells in rows:
+        if len(cells) != width:
+            raise DataError(f"'{path}': line {line} has {len(cells)} cells, the first has {width}")
+        if not cells[at].strip():
+            raise DataError(f"'{path}': line {line} has no label in column {header[at] if header else at!r}")
+        try:
+            values.extend([float(cells[i]) for i in kept])
+        except ValueError:
+            column = next(i for i in kept if not _is_number(cells[i]))
+            raise DataError(
+                f"'{path}': line {line}, column {header[column] if header else column!r} is {cells[column]!r}; "
+                "features must be numbers: fill, encode or drop it"
+            ) from None
+        labels.append(cells[at].strip())
+    y = np.array(labels)
+    if all(map(_is_number, labels)):
+        y = y.astype(np.float64)
+    return np.frombuffer(values, np.float32).reshape(len(labels), len(kept)), y
