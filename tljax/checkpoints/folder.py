@@ -1,0 +1,97 @@
+"""Which file to read: in a Hugging Face folder (config.json and weights), beside an index, or the path itself."""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from tljax.checkpoints.detect import SUFFIXES
+from tljax.checkpoints.errors import CheckpointError, guard, shown
+from tljax.checkpoints.orbax import is_orbax
+from tljax.checkpoints.safetensors import read_header
+from tljax.checkpoints.sharded import SUFFIX as INDEX_SUFFIX
+
+CONFIG = "config.json"
+MAX_CONFIG = 16 << 20
+_PREFERRED = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "adapter_model.safetensors",
+    "flax_model.msgpack",
+    "flax_model.msgpack.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "adapter_model.bin",
+)
+
+
+class Found(NamedTuple):
+    """Where the weights are."""
+
+    path: pathlib.Path
+    """A file, or an orbax folder."""
+    config: dict[str, Any] | None
+    """What config.json beside them says."""
+    notes: tuple[str, ...]
+
+
+def find_weights(path: pathlib.Path) -> Found:
+    """The weight file that `path` means.
+
+    A folder means its weights under one of the names Hugging Face gives them, else the only weight file in it, else
+    the orbax checkpoint it is. A file name that is not there means the shards whose index stands beside it.
+
+    Raises `CheckpointError` with what there is, if that decides nothing.
+    """
+    if path.is_dir():
+        if is_orbax(path):
+            return Found(path, read_config(path), ())
+        name, notes = _choose(path)
+        return Found(path / name, read_config(path), notes)
+    if path.exists():
+        return Found(path, read_config(path.parent), ())
+    index = path.with_name(path.name + INDEX_SUFFIX)
+    if index.is_file():
+        return Found(index, read_config(path.parent), ())
+    raise CheckpointError(f"{path} does not exist{_nearby(path)}")
+
+
+def read_config(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What config.json in `folder` says, or None if there is none.
+
+    Raises `CheckpointError` where it is no JSON object.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        return None
+    with guard(file, "reading"):
+        if file.stat().st_size > MAX_CONFIG:
+            raise CheckpointError(f"{file}: a configuration of more than {MAX_CONFIG} bytes")
+        return read_header(file.read_bytes(), file)
+
+
+def _choose(folder: pathlib.Path) -> tuple[str, tuple[str, ...]]:
+    with guard(folder, "listing"):
+        names = sorted(file.name for file in folder.iterdir() if file.is_file())
+    present = [name for name in _PREFERRED if name in names]
+    if present:
+        rest = ", ".join(present[1:])
+        return present[0], (f"{present[0]} was read; {rest} was not",) if rest else ()
+    indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
+    candidates = indices or [name for name in names if pathlib.Path(name).suffix.lower() in SUFFIXES]
+    if len(candidates) == 1:
+        return candidates[0], ()
+    if candidates:
+        raise CheckpointError(f"{folder} holds several weight files, give the path of one: {shown(candidates, 300)}")
+    held = shown(", ".join(names), 300) if names else "no files"
+    raise CheckpointError(f"{folder} holds no weights: expected {', '.join(_PREFERRED[:2])} or the like, found {held}")
+
+
+def _nearby(path: pathlib.Path) -> str:
+    from tljax.tree import nearest
+
+    try:
+        names = [file.name for file in path.parent.iterdir()]
+    except OSError:
+        return f", nor does the folder {path.parent}"
+    close = nearest(path.name, names)
+    return f"; nearest in {path.parent}: {json.dumps(close)[1:-1]}" if close else f" in {path.parent}"

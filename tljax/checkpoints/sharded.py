@@ -1,0 +1,81 @@
+"""Sharded weights: an index (``model.safetensors.index.json``) that tells in which file each leaf stands."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tljax.checkpoints.errors import CheckpointError, guard, shown
+from tljax.checkpoints.names import separator_of
+from tljax.checkpoints.safetensors import MAX_HEADER, read_header
+from tljax.checkpoints.source import LeafPath, Source
+
+SUFFIX = ".index.json"
+
+
+def open_sharded(path: pathlib.Path, open_file: Callable[[pathlib.Path], Source]) -> Source:
+    """Open every shard named in the index at `path`, with `open_file`.
+
+    Raises `CheckpointError` for a missing shard, a shard outside the folder, and a leaf that is not where the index
+    says. Leaves that no line of the index names are left out, and named in the notes.
+    """
+    weight_map = _read_index(path)
+    names_in: dict[str, list[str]] = {}
+    for name, shard in weight_map.items():
+        names_in.setdefault(shard, []).append(name)
+    missing = [shard for shard in names_in if not (path.parent / shard).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{path}: {len(missing)} of {len(names_in)} shards are missing: {shown(', '.join(missing), 300)}"
+        )
+    shards = {shard: open_file(path.parent / shard) for shard in sorted(names_in)}
+    places: dict[LeafPath, tuple[str, LeafPath]] = {}
+    surplus = 0
+    for shard, source in shards.items():
+        by_name = {source.separator.join(key): key for key in source.leaves}
+        lost = [name for name in names_in[shard] if name not in by_name]
+        if lost:
+            raise CheckpointError(f"{path}: {shown(lost[0])!r} should be in {shard}, and is not")
+        surplus += len(by_name) - len(names_in[shard])
+        places.update({by_name[name]: (shard, by_name[name]) for name in names_in[shard]})
+
+    def read(paths: Sequence[LeafPath]) -> dict[LeafPath, np.ndarray]:
+        found: dict[LeafPath, np.ndarray] = {}
+        for shard, source in shards.items():
+            found.update(source.read([key for key in paths if places[key][0] == shard]))
+        return {key: found[key] for key in paths}
+
+    notes = [f"{len(shards)} shards"] + ([f"{surplus} leaves that the index does not name"] if surplus else [])
+    first = next(iter(shards.values()))
+    specs = {key: shards[shard].leaves[at] for key, (shard, at) in places.items()}
+    separator = first.separator if first.separator == "/" else separator_of(list(weight_map))
+    return Source(path, first.format, specs, read, separator, metadata=first.metadata, notes=tuple(notes))
+
+
+def index_of(names: Mapping[str, Sequence[str]], total_size: int) -> dict[str, Any]:
+    """The content of an index file, from the names of the leaves in each shard and their size in bytes.
+
+    >>> index_of({"model-00001-of-00001.safetensors": ["w"]}, 4)["weight_map"]
+    {'w': 'model-00001-of-00001.safetensors'}
+    """
+    weight_map = {name: shard for shard, inside in names.items() for name in inside}
+    return {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))}
+
+
+def _read_index(path: pathlib.Path) -> dict[str, str]:
+    with guard(path, "reading the shard index"):
+        if os.stat(path).st_size > MAX_HEADER:
+            raise CheckpointError(f"{path}: a shard index of more than {MAX_HEADER} bytes")
+        index = read_header(path.read_bytes(), path)
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path}: weight_map is {shown(weight_map)}; expected leaf names and their files")
+    for name, shard in weight_map.items():
+        plain = isinstance(shard, str) and "\\" not in shard and "\0" not in shard and shard not in ("", ".", "..")
+        if not plain or pathlib.PurePosixPath(shard).name != shard:
+            raise CheckpointError(
+                f"{path}: {shown(name)!r} is said to stand in {shown(shard)!r}; expected a file in the same folder"
+            )
+    return weight_map
