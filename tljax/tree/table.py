@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from tljax.tree.globs import alternatives
+
 MANY = 24
 """Up to so many leaves without a partner are listed one by one; more are listed as globs that match just them."""
 
@@ -98,12 +100,12 @@ def _joined(labels: list[str]) -> str | None:
     varying = [i for i, column in enumerate(zip(*split)) if len(set(column)) > 1]
     if not varying:
         return labels[0]
-    numbers = [int(parts[varying[0]]) for parts in split]
-    if len(varying) > 1 or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-        return None
-    first, last = split[0], split[-1]
     i = varying[0]
-    return "".join([*first[:i], f"{{{first[i]}..{last[i]}}}", *first[i + 1 :]])
+    first, texts = split[0], [parts[i] for parts in split]
+    counted = f"{{{texts[0]}..{texts[-1]}}}"
+    if len(varying) > 1 or tuple(texts) != alternatives(counted):
+        return None
+    return "".join([*first[:i], counted, *first[i + 1 :]])
 
 
 def _labels(kinds: dict[str, Any]) -> dict[str, str]:
