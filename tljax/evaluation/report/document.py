@@ -1,0 +1,206 @@
+"""The report as blocks: the verdict first, then the evidence, then how it came about."""
+
+from tljax.evaluation.report import tables
+from tljax.evaluation.report.blocks import Block, Heading, Paragraph, Picture, Preformatted, Verdict
+from tljax.evaluation.report.captions import (
+    accuracy_picture,
+    confusion_picture,
+    curves_picture,
+    gain_picture,
+    percent_level,
+)
+from tljax.evaluation.report.numbers import count, plural
+from tljax.evaluation.report.results import (
+    BASELINE,
+    Results,
+    check,
+    is_regression,
+    judged,
+    label,
+    labels_noun,
+    main_scale,
+    mean,
+    most_shots,
+    scale_of,
+    seeds,
+    summary,
+)
+
+
+def document(results: Results) -> list[Block]:
+    """The blocks of the report, in the order of reading; raises `ReportError` for results that lack a part."""
+    check(results)
+    sections = (_verdict, _table, _labels, _curves, _confusion, _shots, _recall, _transferred, _protocol, _reading)
+    return [block for section in sections for block in section(results)]
+
+
+def pictures(results: Results) -> list[Picture]:
+    """The pictures that these results give rise to."""
+    return [block for block in document(results) if isinstance(block, Picture)]
+
+
+def subtitle(results: Results) -> str:
+    """One line under the title: what ran."""
+    shots = ", ".join(str(number) for number in results["shots"])
+    noun = labels_noun(results, results["shots"][0] if len(results["shots"]) == 1 else None)
+    model = results["model"]
+    return (
+        f"tljax transfer · {model['name']}, {plural(model['parameters'], 'parameter')} · "
+        f"{shots} {noun} · {plural(seeds(results), 'seed')}"
+    )
+
+
+def at_most_shots(results: Results) -> str:
+    """`10 labels per class`, for the largest number of them."""
+    shots = most_shots(results)
+    return f"{count(shots)} {labels_noun(results, shots)}"
+
+
+def table_note(results: Results) -> str:
+    """What the numbers of the main table are."""
+    scale, target = main_scale(results), results["target"]
+    split = f"the target test split ({plural(target['test'], 'example')})"
+    unit = ", in percentage points" if scale.metric.percent else ""
+    direction = "" if scale.metric.higher_is_better else " (a fall counts as a gain)"
+    gain = f"Gain: the paired difference in {scale.metric.label} to training from scratch{unit}{direction}"
+    if seeds(results) == 1:
+        return f"One seed on {split}: intervals are undefined. Best in bold. {gain}."
+    level = percent_level(results)
+    return (
+        f"Mean over {plural(seeds(results), 'seed')} ± half-width of its {level} interval, on {split}. Best in bold. "
+        f"{gain}, with its {level} interval; ▲ helped and ▼ hurt mark those that leave out zero."
+    )
+
+
+def _verdict(results: Results) -> list[Block]:
+    verdict = results["verdict"]
+    scale = scale_of(results, verdict["metric"])
+    shots = verdict.get("shots", most_shots(results))
+    tiles = []
+    for method in dict.fromkeys((judged(results), BASELINE)):
+        value, half = mean(results, method, shots, verdict["metric"])
+        around = "" if half is None else f" ± {scale.value(half)}"
+        tiles.append((scale.value(value) + scale.unit, f"{scale.metric.label}, {label(method)}{around}"))
+    gain = summary(results, judged(results), shots)["gain"]
+    if gain:
+        bounds = tables.interval(results, gain) or "one seed: no interval"
+        tiles.append((scale.gain(gain["mean"]) + scale.gain_unit, f"paired gain {bounds}"))
+    return [Verdict(verdict["outcome"], str(verdict["sentence"]), tuple(tiles))]
+
+
+def _table(results: Results) -> list[Block]:
+    return [
+        Heading(f"With {at_most_shots(results)}"),
+        tables.main_table(results, tables.reported_metrics(results)),
+        Paragraph(table_note(results), small=True),
+        *gain_picture(results),
+    ]
+
+
+def _labels(results: Results) -> list[Block]:
+    heading = f"{main_scale(results).metric.label} against {labels_noun(results)}"
+    return [Heading(heading[0].upper() + heading[1:]), *accuracy_picture(results)]
+
+
+def _curves(results: Results) -> list[Block]:
+    found = curves_picture(results)
+    return [Heading("Learning curves"), *found] if found else []
+
+
+def _confusion(results: Results) -> list[Block]:
+    found = confusion_picture(results)
+    return [Heading("Confusion"), *found] if found else []
+
+
+def _shots(results: Results) -> list[Block]:
+    scale = main_scale(results)
+    interval = "" if seeds(results) == 1 else f" ± half-width of the {percent_level(results)} interval"
+    note = f"{scale.metric.heading.rstrip(' ↑↓')} on the target test split: mean{interval}; best in bold."
+    return [
+        Heading(f"By {labels_noun(results)}"),
+        tables.shots_table(results),
+        Paragraph(note[0].upper() + note[1:], small=True),
+    ]
+
+
+def _recall(results: Results) -> list[Block]:
+    if is_regression(results) or not any(cell.get("confusion") for cell in results["cells"]):
+        return []
+    note = (
+        f"Share of each class's test examples that were recognised, with {at_most_shots(results)}: mean over "
+        f"{plural(seeds(results), 'seed')}; difference in percentage points. The lowest recall of each method in bold."
+    )
+    return [Heading("Recall of each class"), tables.recall_table(results), Paragraph(note, small=True)]
+
+
+def _transferred(results: Results) -> list[Block]:
+    graft, source = results["graft"], results["source"]
+    tests = source.get("test_metrics") or {}
+    found = [
+        f"{scale.metric.label} {scale.value(tests[scale.metric.key])}{scale.unit}"
+        for scale in (scale_of(results, key) for key in ("accuracy", "macro_f1", "nll", "rmse", "r2"))
+        if tests.get(scale.metric.key) is not None
+    ]
+    trained = f"The source model was trained for {plural(source['steps'], 'step')}" if source.get("steps") else ""
+    best = f" (best on its validation split at step {source['best_step']})" if source.get("best_step") else ""
+    tested = f"; on the source test split: {', '.join(found)}" if found else ""
+    sentence = f"{trained}{best}{tested}. " if trained else ""
+    moved = f"{plural(graft['loaded'], 'array')} came from the source, " if "loaded" in graft else ""
+    fresh = f"{graft['reinitialised']} started anew." if "reinitialised" in graft else ""
+    text = f"{sentence}{moved}{fresh}".strip()
+    model = str(results["model"].get("text") or "").strip("\n")
+    return [
+        Heading("What was transferred"),
+        *([Paragraph(text)] if text else []),
+        Preformatted(str(graft["text"]).strip("\n")),
+        *([Paragraph("The model:"), Preformatted(model)] if model else []),
+    ]
+
+
+def _protocol(results: Results) -> list[Block]:
+    protocol = results["protocol"]
+    rates = ", ".join(f"{rate:g}" for rate in protocol["rates"])
+    lines = [
+        f"{protocol['optimizer']}, at most {plural(protocol['steps'], 'step')} of "
+        f"{plural(protocol['batch_size'], 'example')}, the same for every trained method.",
+        f"Learning rates tried for every trained method alike: {rates}.",
+        f"Learning rate and stopping step were chosen by {protocol['chosen_by']}.",
+        f"{plural(seeds(results), 'seed')}; interval: {percent_level(results)} {protocol['interval']}.",
+    ]
+    return [
+        Heading("Data and protocol"),
+        tables.split_table(results),
+        *_class_names(results),
+        Paragraph(" ".join(lines)),
+        tables.choice_table(results),
+        Paragraph(f"What the validation split chose with {at_most_shots(results)}, over all seeds.", small=True),
+    ]
+
+
+def _class_names(results: Results) -> list[Block]:
+    lines = []
+    for task in ("source", "target"):
+        names = [str(name) for name in results[task].get("classes") or ()]
+        if names:
+            more = f" … and {len(names) - 40} more" if len(names) > 40 else ""
+            lines.append(f"{task.capitalize()} classes: {', '.join(names[:40])}{more}.")
+    return [Paragraph(" ".join(lines), small=True)] if lines else []
+
+
+def _reading(results: Results) -> list[Block]:
+    protocol = results["protocol"]
+    interval = (
+        f"A value after ± is the half-width of the {percent_level(results)} interval of a mean "
+        f"({protocol['interval']}); a gain is paired: within each seed method and scratch get the same labels, "
+        "so what both share cancels out, and its interval may be narrower than theirs."
+    )
+    if seeds(results) == 1:
+        interval = (
+            "With one seed there are no intervals: a difference of one run from another may be chance, and only more "
+            "seeds can tell."
+        )
+    undecided = (
+        "“Undecided” means that the interval of the paired gain contains zero, or that there is none: these runs do "
+        "not tell help from harm, which is not the same as no effect; more seeds narrow the interval."
+    )
+    return [Heading("How to read it"), Paragraph(f"{interval} {undecided}")]

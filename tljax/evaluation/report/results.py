@@ -1,0 +1,188 @@
+"""Reading the results of a transfer run: a plain dict of JSON values, as its run folder holds it.
+
+Nothing here is rounded or worded; `numbers` writes values and `document` says what they mean.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tljax.evaluation.report.numbers import Scale, metric, scale
+from tljax.types import TljaxError
+
+Results = Mapping[str, Any]
+BASELINE = "scratch"
+
+_REQUIRED = (
+    "title",
+    "verdict",
+    "source",
+    "target",
+    "model",
+    "graft",
+    "protocol",
+    "shots",
+    "methods",
+    "cells",
+    "summary",
+)
+_LABELS = {
+    "full": "full fine-tuning",
+    "scratch": "from scratch",
+    "linear-probe": "linear probe",
+    "lp-ft": "LP-FT",
+    "knn": "k-NN",
+}
+
+
+class ReportError(TljaxError):
+    """The report of a run cannot be made from what was given."""
+
+
+def check(results: Results) -> None:
+    """Raise `ReportError` where `results` lacks a part of what `tljax transfer` records."""
+    missing = [key for key in _REQUIRED if key not in results]
+    if missing:
+        raise ReportError(
+            f"these results lack {', '.join(missing)}; a report needs {', '.join(_REQUIRED)}. "
+            "Pass the whole dict that the transfer run recorded."
+        )
+    if not results["shots"] or not results["methods"]:
+        raise ReportError("these results name no shots or no methods, so there is nothing to report")
+
+
+def label(method: str) -> str:
+    """How the report calls `method`.
+
+    >>> label("knn"), label("my-method")
+    ('k-NN', 'my-method')
+    """
+    return _LABELS.get(method, method)
+
+
+def judged(results: Results) -> str:
+    """The transfer method that the verdict is about."""
+    return str(results["verdict"]["method"])
+
+
+def most_shots(results: Results) -> int:
+    """The largest number of labels per class."""
+    return max(results["shots"])
+
+
+def seeds(results: Results) -> int:
+    """How many seeds each number is a mean of."""
+    return int(results["protocol"]["seeds"])
+
+
+def is_regression(results: Results) -> bool:
+    """Whether the target is a number rather than a class."""
+    return not results["target"].get("classes")
+
+
+def labels_noun(results: Results, number: int | None = None) -> str:
+    """What `shots` counts, in the plural unless `number` is one.
+
+    >>> labels_noun({"target": {"classes": ["a", "b"]}}), labels_noun({"target": {}}, 1)
+    ('labels per class', 'labelled example')
+    """
+    one = number == 1
+    if is_regression(results):
+        return "labelled example" if one else "labelled examples"
+    return "label per class" if one else "labels per class"
+
+
+def summary(results: Results, method: str, shots: int) -> Mapping[str, Any]:
+    """The summary of `method` at `shots`; `{"metrics": {}, "gain": None}` where there is none."""
+    for entry in results["summary"]:
+        if entry["method"] == method and entry["shots"] == shots:
+            return entry
+    return {"metrics": {}, "gain": None}
+
+
+def mean(results: Results, method: str, shots: int, key: str) -> tuple[float | None, float | None]:
+    """`(mean, half-width)` of metric `key`; None for what there is not."""
+    found = summary(results, method, shots)["metrics"].get(key) or {}
+    return found.get("mean"), found.get("half_width")
+
+
+def scale_of(results: Results, key: str) -> Scale:
+    """How the values of metric `key` are written in this report."""
+    found = (entry["metrics"].get(key) for entry in results["summary"])
+    return scale(metric(key), [value["mean"] for value in found if value])
+
+
+def main_scale(results: Results) -> Scale:
+    """How the metric of the verdict is written."""
+    return scale_of(results, results["verdict"]["metric"])
+
+
+def cells(results: Results, method: str, shots: int) -> list[Mapping[str, Any]]:
+    """The runs of `method` at `shots`, one a seed."""
+    return [cell for cell in results["cells"] if cell["method"] == method and cell["shots"] == shots]
+
+
+def confusion(results: Results, method: str) -> np.ndarray | None:
+    """Counts `[C, C]` (rows: true classes) at the most shots, summed over seeds; None without any."""
+    found = [cell["confusion"] for cell in cells(results, method, most_shots(results)) if cell.get("confusion")]
+    return np.sum([np.asarray(matrix, np.int64) for matrix in found], axis=0) if found else None
+
+
+def recalls(results: Results, method: str) -> list[float | None] | None:
+    """Each class's recall at the most shots, as the mean over seeds; None for a class without test examples."""
+    found = [cell["confusion"] for cell in cells(results, method, most_shots(results)) if cell.get("confusion")]
+    if not found:
+        return None
+    matrices = np.asarray(found, np.float64)
+    totals = matrices.sum(axis=2)
+    hits = np.diagonal(matrices, axis1=1, axis2=2)
+    shares = np.divide(hits, totals, out=np.full_like(totals, np.nan), where=totals > 0)
+    return [float(np.mean(c[~np.isnan(c)])) if not np.isnan(c).all() else None for c in shares.T]
+
+
+class Curve(NamedTuple):
+    """One quantity against the step, for every seed of one method."""
+
+    method: str
+    steps: np.ndarray
+    """`[T]`."""
+    values: np.ndarray
+    """`[S, T]`; a run that stopped early keeps its last value."""
+    stopped: int
+    """How many of the runs stopped early."""
+
+
+def curves(results: Results, key: str) -> list[Curve]:
+    """The learning curves of `key` at the most shots, in the order of the methods; those without values left out."""
+    found = []
+    for method in results["methods"]:
+        for entry in results.get("curves") or ():
+            if entry["method"] == method and entry["shots"] == most_shots(results) and entry.get(key):
+                values, stopped = carry_forward(entry[key])
+                if values.size:
+                    found.append(Curve(method, np.asarray(entry["steps"]), values, stopped))
+    return found
+
+
+def carry_forward(rows: Sequence[Sequence[float | None]]) -> tuple[np.ndarray, int]:
+    """`([S, T] float, how many rows stopped early)`: a null takes the value before it; rows of nulls only go.
+
+    >>> values, stopped = carry_forward([[0.5, 0.75, None], [0.5, 0.5, 1.0]])
+    >>> values.tolist(), stopped
+    ([[0.5, 0.75, 0.75], [0.5, 0.5, 1.0]], 1)
+    """
+    filled, stopped = [], 0
+    for row in rows:
+        known = [value is not None and math.isfinite(value) for value in row]
+        if not any(known):
+            continue
+        stopped += not known[-1]
+        last = row[known.index(True)]
+        line = []
+        for value, is_known in zip(row, known):
+            last = value if is_known else last
+            line.append(last)
+        filled.append(line)
+    return np.asarray(filled, np.float64), stopped

@@ -1,0 +1,83 @@
+"""The report in a terminal: one table with a column for each method, and the verdict last."""
+
+import textwrap
+from collections.abc import Sequence
+
+from tljax.evaluation.report.blocks import Cell, Table, one_line
+from tljax.evaluation.report.document import at_most_shots, table_note
+from tljax.evaluation.report.results import Results, check, label, labels_noun, main_scale
+from tljax.evaluation.report.tables import GAIN, main_table, reported_metrics, shots_table
+
+WIDTH = 100
+
+Row = tuple[str, ...]
+
+
+def render_text(results: Results) -> str:
+    """The short table and the verdict as plain text, at most 100 columns wide; raises `ReportError`.
+
+    >>> print(aligned([("", "scratch", "k-NN"), ("accuracy %", "89.7 ± 3.8", "92.6 ± 1.8")]))
+                   scratch        k-NN
+    accuracy %  89.7 ± 3.8  92.6 ± 1.8
+    """
+    check(results)
+    verdict = results["verdict"]
+    parts = [
+        _wrap(f"{results['title']}, {at_most_shots(results)}"),
+        aligned([("", *map(label, results["methods"])), *_metric_rows(results), *_shot_rows(results)]),
+        _wrap(table_note(results).replace(" Best in bold.", "")),
+        _wrap(f"{verdict['outcome'].upper()}. {verdict['sentence']}"),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def aligned(rows: Sequence[Row]) -> str:
+    """`rows` with aligned columns, the first to the left, the others to the right; a row of one cell heads a part.
+
+    A table wider than the terminal comes in pieces of fewer columns.
+    """
+    columns = max(map(len, rows))
+    widths = [max((len(row[i]) for row in rows if len(row) > max(i, 1)), default=0) for i in range(columns)]
+    if sum(widths) + 2 * (columns - 1) > WIDTH and columns > 2:
+        half = (columns + 1) // 2
+        left = [row[:half] for row in rows]
+        right = [row if len(row) < 2 else (row[0], *row[half:]) for row in rows]
+        return f"{aligned(left)}\n\n{aligned(right)}"
+    return "\n".join(_line(row, widths) for row in rows)
+
+
+def _metric_rows(results: Results) -> list[Row]:
+    """One row a metric, and after the verdict's the gain in it, whose interval would make columns too wide."""
+    rows = []
+    for head, cells in _turned(main_table(results, reported_metrics(results))):
+        if head != GAIN:
+            rows.append((head, *(cell.plain for cell in cells)))
+            continue
+        rows.append((f"  {head}", *(cell.text for cell in cells)))
+        if any(cell.note for cell in cells):
+            rows.append(("  its interval", *(cell.note for cell in cells)))
+    return rows
+
+
+def _shot_rows(results: Results) -> list[Row]:
+    """One row for every number of labels, if there are several."""
+    if len(results["shots"]) == 1:
+        return []
+    methods = len(results["methods"])
+    columns = _turned(shots_table(results))
+    heading = f"{main_scale(results).metric.heading} by {labels_noun(results)}"
+    return [(), (heading,), *((f"  {head}", *(cell.plain for cell in cells[:methods])) for head, cells in columns)]
+
+
+def _turned(table: Table) -> list[tuple[str, list[Cell]]]:
+    """The columns of a table after its first: `(head, cells)`."""
+    return [(head, [row[i] for row in table.rows]) for i, head in enumerate(table.head) if i]
+
+
+def _line(row: Row, widths: list[int]) -> str:
+    cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+    return "  ".join(cells).rstrip()
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(one_line(text), WIDTH)
