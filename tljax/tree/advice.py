@@ -64,15 +64,15 @@ def _listed(
 
 def _renaming(kept: list[str], spare: list[str], wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """A renaming that fills at least half of what is missing, as code on a line; or nothing."""
-    best, most = None, 0
-    for key, value in _candidates(kept[:MANY], spare):
-        moved = {new: old for old, new in renamed({key: value}, spare).items() if new is not None}
-        fits = [n for n in kept if n in moved and np.shape(given[moved[n]]) == np.shape(wanted[n])]
-        if len(fits) > most:
-            best, most = (key, value), len(fits)
-    if best is None or 2 * most < len(kept):
+
+    def fills(pair: tuple[str, str]) -> int:
+        moved = {new: old for old, new in renamed(dict([pair]), spare).items() if new is not None}
+        return sum(n in moved and np.shape(given[moved[n]]) == np.shape(wanted[n]) for n in kept)
+
+    best = max(_candidates(kept[:MANY], spare), key=lambda pair: (fills(pair), -len(pair[0])), default=None)
+    if best is None or 2 * fills(best) < len(kept):
         return []
-    return [f"to move leaves: rename={{{best[0]!r}: {best[1]!r}}} fills {most} of {len(kept)}"]
+    return [f"to move leaves: rename={{{best[0]!r}: {best[1]!r}}} fills {fills(best)} of {len(kept)}"]
 
 
 def _candidates(kept: list[str], spare: list[str]) -> list[tuple[str, str]]:
