@@ -16,7 +16,7 @@ import numpy as np
 
 from tljax.checkpoints import dtypes
 from tljax.checkpoints.archive import open_archive
-from tljax.checkpoints.buffers import CHUNK, as_bytes, checked_spec, empty, fill
+from tljax.checkpoints.buffers import CHUNK, as_bytes, checked_spec, empty, fill, size_of
 from tljax.checkpoints.errors import CheckpointError, guard, shown
 from tljax.checkpoints.names import separator_of
 from tljax.checkpoints.source import LeafPath, Source
@@ -34,17 +34,19 @@ def open_npz(path: pathlib.Path) -> Source:
     others: dict[LeafPath, str] = {}
     with open_archive(path) as (archive, members):
         for member, info in members.items():
+            where = f"{path}: {shown(member)!r}"
             with _member(archive, info) as file:
-                shape, _, dtype = _read_header(file, f"{path}: {shown(member)!r}")
+                shape, _, dtype = _read_header(file, where)
+                _check_size(shape, dtype, info.file_size - file.tell(), where)
             name = member.removesuffix(_SUFFIX)
             if not member.endswith(_SUFFIX) or name in specs:
                 raise CheckpointError(f"{path}: member {shown(member)!r}; expected one array a member, as NAME.npy")
             if dtype.kind in "SUmM":  # strings and dates: a description of the weights, not a part of them
                 others[(name,)] = f"array of {dtype}"
             elif dtypes.is_weight(dtype):
-                specs[name] = checked_spec(shape, dtype.newbyteorder("="), f"{path}: {shown(member)!r}")
+                specs[name] = checked_spec(shape, dtype.newbyteorder("="), where)
             else:
-                raise CheckpointError(f"{path}: {shown(member)!r} has dtype {dtype}, which no weight has")
+                raise CheckpointError(f"{where} has dtype {dtype}, which no weight has")
     separator = separator_of(list(specs))
     names = {tuple(name.split("/")) if separator == "/" else (name,): name for name in specs}
 
@@ -90,6 +92,12 @@ def _read_header(file: Any, where: str) -> tuple[Any, bool, np.dtype]:
             "save it as plain numeric arrays"
         )
     return shape, fortran, jnp.dtype(jnp.bfloat16) if dtype == _VOID2 else dtype
+
+
+def _check_size(shape: Any, dtype: np.dtype, held: int, where: str) -> None:
+    spec = checked_spec(shape, dtype, where)
+    if held != size_of(spec):
+        raise CheckpointError(f"{where} has {held} bytes; {dtype} of shape {list(spec.shape)} takes {size_of(spec)}")
 
 
 def _read_array(

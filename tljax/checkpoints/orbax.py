@@ -1,10 +1,14 @@
-"""orbax checkpoints, restored as NumPy arrays: the devices and shardings they were saved with do not matter."""
+"""orbax checkpoints, read as NumPy arrays: the devices and shardings they were saved with do not matter.
 
-import logging
+An orbax tree is a list of leaves (``_METADATA``) and a zarr array for each, alone in a folder or together in an OCDBT
+database.  TensorStore, which orbax itself reads them with, reads them here directly: the answer to a damaged file
+is then one exception, where orbax leaves others behind in its threads.
+"""
+
+import math
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,8 +16,9 @@ import numpy as np
 
 from tljax.checkpoints import dtypes
 from tljax.checkpoints.archive import check_expansion
-from tljax.checkpoints.buffers import checked_spec, size_of
+from tljax.checkpoints.buffers import checked_spec
 from tljax.checkpoints.errors import CheckpointError, guard, shown
+from tljax.checkpoints.safetensors import MAX_HEADER, read_header
 from tljax.checkpoints.source import LeafPath, Source
 
 MARKERS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
@@ -21,6 +26,7 @@ MARKERS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
 _TREE = "_METADATA"
 _ITEMS = ("default", "params", "model", "state")
 _STEP = re.compile(r"(?:\D*[_.-])?(\d+)")
+_ARRAYS = ("jax.Array", "np.ndarray", "scalar")
 
 
 def is_orbax(folder: pathlib.Path) -> bool:
@@ -36,47 +42,85 @@ def open_orbax(path: pathlib.Path) -> Source:
 
     Raises `CheckpointError` where arrays are missing or damaged.
     """
-    import orbax.checkpoint as ocp
-
     folder, notes = _tree_folder(path)
-    with guard(folder, "reading the orbax metadata"), _quiet():
-        metadata = ocp.PyTreeCheckpointer().metadata(folder.absolute()).item_metadata
-        if metadata is None:
-            raise CheckpointError(f"{folder}: its orbax metadata cannot be read: damaged or incomplete")
-        found = jax.tree_util.tree_flatten_with_path(metadata.tree, is_leaf=lambda x: x is None)
-        leaves, structure = found[0], found[1]
-        specs: dict[LeafPath, jax.ShapeDtypeStruct] = {}
-        others: dict[LeafPath, str] = {}
-        order = [tuple(_key(key) for key in keys) for keys, _ in leaves]
-        for key, (_, leaf) in zip(order, leaves):
-            if isinstance(getattr(leaf, "dtype", None), np.dtype) and dtypes.is_weight(leaf.dtype):
-                specs[key] = checked_spec(list(leaf.shape), leaf.dtype, f"{folder}: {shown('/'.join(key))!r}")
-            else:
-                others[key] = type(leaf).__name__
-    if len(specs) + len(others) != len(leaves):
-        raise CheckpointError(f"{folder}: leaves share a name: {shown(sorted(order))}")
-    check_expansion(sum(map(size_of, specs.values())), _bytes_in(folder), folder)
+    with guard(folder, "reading the orbax metadata"):
+        metadata = _read_metadata(folder / _TREE)
+        kinds = _leaf_kinds(metadata, folder)
+        names = [key for key, kind in kinds.items() if kind in _ARRAYS]
+        stores = dict(zip(names, _open_stores(folder, names, metadata)))
+        specs = {key: _spec(store, f"{folder}: {shown('/'.join(key))!r}") for key, store in stores.items()}
+        packed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        check_expansion(sum(map(_memory, stores.values())), packed, folder)
 
     def read(paths: Sequence[LeafPath]) -> dict[LeafPath, np.ndarray]:
-        wanted = set(paths)
-        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-        item = jax.tree.unflatten(
-            structure, [leaf if k in wanted else ocp.PLACEHOLDER for k, (_, leaf) in zip(order, leaves)]
-        )
-        arguments = jax.tree.unflatten(structure, [as_numpy] * len(leaves))
-        with guard(folder, "reading the orbax arrays"), _quiet():
-            found = ocp.PyTreeCheckpointer().restore(folder.absolute(), item=item, restore_args=arguments)
-            flat = dict(zip(order, jax.tree.leaves(found, is_leaf=lambda x: x is None), strict=True))
-            return {key: np.asarray(flat[key]) for key in paths}
+        with guard(folder, "reading the orbax arrays"):
+            pending = {key: stores[key].read() for key in paths}
+            return {key: np.asarray(future.result()) for key, future in pending.items()}
 
+    others = {key: kind for key, kind in kinds.items() if kind not in _ARRAYS}
     return Source(path, "orbax", specs, read, "/", others, notes=tuple(notes))
+
+
+def _read_metadata(file: pathlib.Path) -> dict[str, Any]:
+    if file.stat().st_size > MAX_HEADER:
+        raise CheckpointError(f"{file}: orbax metadata of more than {MAX_HEADER} bytes")
+    return read_header(file.read_bytes(), file)
+
+
+def _leaf_kinds(metadata: dict[str, Any], folder: pathlib.Path) -> dict[LeafPath, str]:
+    """What each leaf of the tree is, in orbax's words."""
+    leaves = metadata.get("tree_metadata")
+    if not isinstance(leaves, dict):
+        raise CheckpointError(f"{folder}: tree_metadata is {shown(leaves)}; expected the leaves of the tree")
+    kinds: dict[LeafPath, str] = {}
+    for name, leaf in leaves.items():
+        match leaf:
+            case {"key_metadata": [_, *_] as keys, "value_metadata": {"value_type": str(kind)}}:
+                path = tuple(str(key["key"]) for key in keys)
+            case _:
+                raise CheckpointError(f"{folder}: {shown(name)} is {shown(leaf)}; expected its keys and its type")
+        parts = ".".join(path).replace("\\", "/").split("/")
+        if path in kinds or ".." in parts or parts[0] == "" or "\0" in parts:
+            raise CheckpointError(f"{folder}: {shown(name)} is given twice, or leads out of the folder")
+        kinds[path] = kind
+    return kinds
+
+
+def _open_stores(folder: pathlib.Path, paths: Sequence[LeafPath], metadata: dict[str, Any]) -> list[Any]:
+    """An open TensorStore for each leaf. A chunk that is not there is an error, not zeros."""
+    import tensorstore as ts
+
+    context = ts.Context()
+    base = f"{folder.absolute()}/"
+    pending = []
+    for path in paths:
+        place: dict[str, Any] = {"driver": "file", "path": f"{base}{'.'.join(path)}/"}
+        if metadata.get("use_ocdbt", (folder / "manifest.ocdbt").exists()):
+            place = {"driver": "ocdbt", "base": {"driver": "file", "path": base}, "path": f"{'.'.join(path)}/"}
+        driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
+        spec = {"driver": driver, "kvstore": place, "fill_missing_data_reads": False}
+        pending.append(ts.open(spec, open=True, read=True, context=context))
+    return [future.result() for future in pending]
+
+
+def _spec(store: Any, where: str) -> jax.ShapeDtypeStruct:
+    dtype = np.dtype(store.dtype.numpy_dtype)
+    if not dtypes.is_weight(dtype):
+        raise CheckpointError(f"{where} has dtype {dtype}, which no weight has")
+    return checked_spec(list(store.shape), dtype, where)
+
+
+def _memory(store: Any) -> int:
+    """The most that reading takes at once: all of the array, or a chunk where that is larger."""
+    chunk = math.prod(store.chunk_layout.read_chunk.shape or ())
+    return max(math.prod(store.shape), chunk) * store.dtype.numpy_dtype.itemsize
 
 
 def write_orbax(folder: pathlib.Path, tree: Any) -> None:
     """Write a nested dict of NumPy arrays as an orbax checkpoint into the new `folder`."""
     import orbax.checkpoint as ocp
 
-    with guard(folder, "writing the orbax checkpoint"), _quiet():
+    with guard(folder, "writing the orbax checkpoint"):
         ocp.PyTreeCheckpointer().save(folder.absolute(), tree)
 
 
@@ -109,26 +153,3 @@ def _steps(folder: pathlib.Path) -> dict[int, pathlib.Path]:
             for match, child in found
             if match and len(match[1]) < 20 and any((child / name).exists() for name in MARKERS)
         }
-
-
-def _key(key: Any) -> str:
-    return jax.tree_util.keystr((key,), simple=True)
-
-
-def _bytes_in(folder: pathlib.Path) -> int:
-    with guard(folder, "listing"):
-        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what orbax and asyncio log: damage becomes one error here, the rest is about devices we do not use."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
