@@ -16,6 +16,7 @@ from tljax.tree import (
     NoMatchError,
     graft,
     head_rows,
+    input_channels,
     kernel_size,
     leaf_names,
     map_named,
@@ -168,6 +169,8 @@ MISMATCHES = [
     ("pos_embed", (5, 4), (1, 10, 4), "position_grid(source_grid, target_grid, prefix_tokens=...)"),
     ("stem/conv/kernel", (3, 3, 3, 8), (3, 3, 1, 8), "input_channels()"),
     ("stem/conv/kernel", (7, 7, 3, 8), (3, 3, 3, 8), "kernel_size()"),
+    ("stem/conv/kernel", (7, 7, 3, 8), (3, 3, 1, 8), "write resize={'stem/conv/kernel': [kernel_size(), input_ch"),
+    ("conv/kernel", (3, 3, 3, 8), (3, 3, 3, 16), "reinit='conv/kernel'"),
     ("patch/kernel", (48, 8), (16, 8), "input_channels(source_channels, target_channels)"),
     ("conv/kernel", (8, 3, 3, 3), (3, 3, 3, 8), "the source looks transposed"),
     ("block/w", (2, 3, 4), (5, 6, 7), "reinit='block/w'"),
@@ -180,7 +183,7 @@ MISMATCHES = [
 def test_shapes_that_differ_raise_and_name_the_rule(name, old, new, fix, strict):
     with pytest.raises(GraftError) as error:
         graft({name: jnp.zeros(new)}, {name: jnp.zeros(old)}, strict=strict)
-    assert f"{name}: source {list(old)}, target {list(new)}; write " in str(error.value)
+    assert f"{name}: source {list(old)}, target {list(new)}; " in str(error.value)
     assert fix in str(error.value)
 
 
@@ -221,6 +224,21 @@ def test_a_function_is_a_rule():
     assert report.names("resized") == ["w"]
     with pytest.raises(GraftError, match=r"the rule <lambda> gave \[2, 3\]"):
         graft({"w": jnp.zeros((3, 2))}, {"w": jnp.ones((2, 3))}, resize=lambda name, s, t: s)
+
+
+def test_rules_one_after_the_other():
+    target, kernel = {"conv": jnp.zeros((3, 3, 1, 2))}, jnp.ones((7, 7, 3, 2))
+    params, report = graft(target, {"conv": kernel}, resize=["kernel_size", input_channels()])
+    np.testing.assert_array_equal(params["conv"], np.full((3, 3, 1, 2), 3.0))
+    assert report.rows[0].note == "kernel_size (centre), input_channels"
+    with pytest.raises(GraftError, match=r"the rule input_channels gave \[7, 7, 1, 2\]"):
+        graft(target, {"conv": kernel}, resize="input_channels")
+
+
+def test_an_error_inside_a_users_rule_says_where():
+    with pytest.raises(ZeroDivisionError) as error:
+        graft({"w": jnp.zeros(3)}, {"w": jnp.zeros(2)}, resize=lambda name, s, t: 1 / 0)
+    assert error.value.__notes__ == ["in the resize rule <lambda> for w: source [2], target [3]"]
 
 
 @pytest.mark.parametrize(

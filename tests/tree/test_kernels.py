@@ -64,8 +64,6 @@ def test_input_channels_refuses_to_guess():
         resized(input_channels(), RGB.reshape(27, 4), 9, 4)
     with pytest.raises(ResizeError, match="does not divide into 5 channels"):
         resized(input_channels(5, 1), RGB.reshape(27, 4), 9, 4)
-    with pytest.raises(ResizeError, match=r"becomes \[3, 3, 1, 4\], the target is \[5, 5, 1, 4\]"):
-        resized(input_channels(), RGB, 5, 5, 1, 4)
 
 
 @pytest.mark.parametrize("size", [5, 7])
@@ -95,7 +93,5 @@ def test_bilinear_keeps_the_response_to_a_constant_image(size):
 def test_kernel_size_refuses():
     with pytest.raises(ResizeError, match="no convolution kernels"):
         resized(kernel_size(), np.zeros((3, 4)), 5, 4)
-    with pytest.raises(ResizeError, match="becomes"):
-        resized(kernel_size(), RGB, 5, 5, 1, 4)
     with pytest.raises(ResizeError, match="'centre' or 'bilinear'"):
         kernel_size(method="cubic")

@@ -116,5 +116,7 @@ def test_vocab_rows_refuses_what_it_cannot_tell():
         vocab_rows(new="zero")
     with pytest.raises(ResizeError, match="no token in common"):
         vocab_rows(["a"], ["b"])
+    with pytest.raises(ResizeError, match="step: no vocabulary tables"):
+        vocab_rows()("step", np.zeros(()), np.zeros(3))
     with pytest.raises(ResizeError, match="4 source and 1 target tokens need at least as many rows"):
         vocab_rows(["a", "b", "c", "d"], ["a"])("embedding", TABLE, TABLE)

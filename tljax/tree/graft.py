@@ -14,9 +14,10 @@ from tljax.tree.rename import Rename, renamed
 from tljax.tree.report import GraftError, GraftReport, Row
 from tljax.tree.resize import ResizeError, Rule, rule_from, shape_text, suggestion
 from tljax.tree.select import Selector, Spec, select
+from tljax.types import TljaxError
 
 Resize = Any
-"""A resize rule (a `Rule`, its name, or a function), or a mapping of selectors to rules."""
+"""A resize rule (a `Rule`, its name, a function, or a list of these), or a mapping of selectors to rules."""
 
 
 def graft(
@@ -34,13 +35,13 @@ def graft(
     The result has the structure, containers, shapes and dtypes of `target`; `source` may be of another kind.
     Leaves meet by name, after `rename`.
 
-    `rename`: new names for source leaves: a mapping of prefixes, globs or compiled regexes to new ones, as
-    in ``{"encoder/**": "backbone/**"}``, or a function of the name (None leaves out). `drop`: source leaves
-    to ignore, by their own names. `reinit`: target leaves that keep the target's values. What the source has
-    under these names is ignored too. `resize`: a rule for the leaves whose shapes differ, or a mapping of
-    selectors of target leaves to rules. A rule named for a leaf is also applied where only the order of rows
-    may differ. `strict`: raise when a target leaf gets nothing or a source leaf is left over; otherwise they
-    are kept and reported.
+    - `rename`: new names for source leaves: a mapping of prefixes, globs or compiled regexes to new ones, as in
+      ``{"encoder/**": "backbone/**"}``, or a function of the name (None leaves out).
+    - `drop`: source leaves to ignore, by their own names.
+    - `reinit`: target leaves that keep the target's values. What the source has under these names is ignored too.
+    - `resize`: a rule for the leaves whose shapes differ, or a mapping of selectors of target leaves to rules. A rule
+      named for a leaf is also applied where only the order of rows may differ.
+    - `strict`: raise when a target leaf gets nothing or a source leaf is left over; otherwise keep and report them.
 
     No leaf of the result shares memory with `target` or `source`, so that a training step may donate the
     result's buffers while the others are still wanted, and neither tree is changed. Each result leaf is of
@@ -145,16 +146,26 @@ def _filled(name: str, leaf: Any, source_name: str, given: Any, rule: Rule | Non
     """The value of the target leaf `leaf` from the source leaf `given`."""
     if isinstance(given, jax.ShapeDtypeStruct):
         raise GraftError(f"{name}: the source leaf {source_name!r} is abstract, it has no values")
-    value = given if rule is None else rule(name, given, leaf)
+    value = given if rule is None else _ruled(rule, name, given, leaf)
     if np.shape(value) != np.shape(leaf):
         found = f"{name}: source {shape_text(given)}, target {shape_text(leaf)}"
         if rule is not None:
             raise GraftError(f"{found}; the rule {rule} gave {shape_text(value)}")
-        raise GraftError(f"{found}; write {suggestion(name, given, leaf)}")
+        raise GraftError(f"{found}; {suggestion(name, given, leaf)}")
     cast = dtype_of(given) != dtype_of(leaf)
     action = "resized" if rule else "cast" if cast else "renamed" if name != source_name else "loaded"
     row = _row(action, name, leaf, source_name, given, str(rule or ""))
     return placed(name, value, leaf), row
+
+
+def _ruled(rule: Rule, name: str, given: Any, leaf: Any) -> Any:
+    try:
+        return rule(name, given, leaf)
+    except TljaxError:
+        raise
+    except Exception as error:
+        error.add_note(f"in the resize rule {rule} for {name}: source {shape_text(given)}, target {shape_text(leaf)}")
+        raise
 
 
 def _own(name: str, leaf: Any, action: str, strict: bool) -> tuple[Any, Row]:

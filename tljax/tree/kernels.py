@@ -22,7 +22,9 @@ def input_channels(source_channels: int | None = None, target_channels: int | No
     so an image with n equal channels gets the response the grey one had. For I = 3 this is what timm's
     ``adapt_input_conv`` does; it refuses other I.
 
-    Raises `ResizeError` when more than the channels differs.
+    The spatial size stays; a list ``[kernel_size(), input_channels()]`` does both.
+
+    Raises `ResizeError` when the channels are not told or do not divide the axis.
 
     >>> rule = input_channels()
     >>> rule("stem/kernel", np.ones((3, 3, 3, 8), np.float32), np.zeros((3, 3, 1, 8), np.float32))[0, 0, :, 0]
@@ -47,7 +49,7 @@ def input_channels(source_channels: int | None = None, target_channels: int | No
             kernel = kernel.sum(-2, keepdims=True)
         elif n != m:
             kernel = np.take(kernel, np.arange(n) % m, axis=-2) * np.float32(m / n)
-        return _in_shape(name, kernel.reshape(*source.shape[:-2], rows // m * n, outputs), source, target)
+        return kernel.reshape(*kernel.shape[:-3], rows // m * n, outputs)
 
     return Rule("input_channels", apply, reorders=False)
 
@@ -56,10 +58,10 @@ def kernel_size(*, method: Literal["centre", "bilinear"] = "centre") -> Rule:
     """Fits a convolution kernel `[k..., I, O]` to another spatial size.
 
     ``"centre"`` crops or pads with zeros around the centre (an odd difference loses or gains one more at the
-    end). ``"bilinear"`` interpolates and scales by the ratio of the areas, so that a constant image keeps
-    about the same response.
+    end). ``"bilinear"`` interpolates (with antialiasing when it shrinks) and scales by the ratio of the
+    areas, so that a constant image keeps about the same response.
 
-    Raises `ResizeError` when the channels differ.
+    Raises `ResizeError` for leaves that are no convolution kernels.
 
     >>> rule = kernel_size()
     >>> rule("conv/kernel", np.ones((1, 1, 1, 1), np.float32), np.zeros((3, 3, 1, 1)))[..., 0, 0]
@@ -80,11 +82,10 @@ def kernel_size(*, method: Literal["centre", "bilinear"] = "centre") -> Rule:
         if method == "bilinear":
             size = (*shape[:spatial], *kernel.shape[spatial:])
             ratio = np.prod(kernel.shape[:spatial]) / np.prod(shape[:spatial])
-            kernel = np.asarray(jax.image.resize(jnp.asarray(kernel), size, "linear")) * np.float32(ratio)
-        else:
-            for axis in range(spatial):
-                kernel = _centred(kernel, axis, shape[axis])
-        return _in_shape(name, kernel, source, target)
+            return np.asarray(jax.image.resize(jnp.asarray(kernel), size, "linear")) * np.float32(ratio)
+        for axis in range(spatial):
+            kernel = _centred(kernel, axis, shape[axis])
+        return kernel
 
     return Rule("kernel_size", apply, method, reorders=False)
 
@@ -101,11 +102,3 @@ def _centred(kernel: np.ndarray, axis: int, size: int) -> np.ndarray:
 def _float32(source: Any) -> np.ndarray:
     """A float array in at least float32: half precision is too coarse to sum and scale in."""
     return np.asarray(source).astype(np.promote_types(dtype_of(source), np.float32))
-
-
-def _in_shape(name: str, kernel: np.ndarray, source: Any, target: Any) -> np.ndarray:
-    if kernel.shape != np.shape(target):
-        raise ResizeError(
-            f"{name}: source {shape_text(source)} becomes {shape_text(kernel)}, the target is {shape_text(target)}"
-        )
-    return kernel

@@ -1,6 +1,6 @@
 """Resize rules by name, and which of them would fix a mismatch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,16 +26,18 @@ _NEEDS = {
 }
 
 
-def rule_from(rule: "str | Apply | Rule") -> Rule:
-    """`rule` itself, a function made a rule, or the rule of that name with its defaults.
+def rule_from(rule: "str | Apply | Rule | Sequence[Any]") -> Rule:
+    """`rule` itself, a function made a rule, the rule of that name with its defaults, or several one after the other.
 
     Raises `ResizeError` for an unknown name, or one that cannot do without options.
 
-    >>> str(rule_from("kernel_size")), str(rule_from(lambda name, source, target: source.T))
-    ('kernel_size (centre)', '<lambda>')
+    >>> str(rule_from("kernel_size")), str(rule_from([kernel_size(), input_channels()]))
+    ('kernel_size (centre)', 'kernel_size (centre), input_channels')
     """
     if isinstance(rule, Rule):
         return rule
+    if isinstance(rule, list | tuple):
+        return _one_after_the_other([rule_from(part) for part in rule])
     if callable(rule):
         return Rule(getattr(rule, "__name__", type(rule).__name__), rule)
     if rule in _NEEDS:
@@ -46,38 +48,45 @@ def rule_from(rule: "str | Apply | Rule") -> Rule:
     return RULES[rule]()
 
 
+def _one_after_the_other(rules: list[Rule]) -> Rule:
+    def apply(name: str, source: Any, target: Any) -> Any:
+        for rule in rules:
+            source = rule(name, source, target)
+        return source
+
+    return Rule(", ".join(map(str, rules)), apply, reorders=any(rule.reorders for rule in rules))
+
+
 def suggestion(name: str, source: Any, target: Any) -> str:
-    """The arguments of `graft`, as code, that would settle the mismatch of shapes at `name`.
+    """What would settle the mismatch of shapes at `name`: arguments of `graft`, as code.
 
     >>> suggestion("stem/conv/kernel", np.zeros((3, 3, 3, 8)), np.zeros((3, 3, 1, 8)))
-    "resize={'stem/conv/kernel': input_channels()}"
+    "write resize={'stem/conv/kernel': input_channels()}"
     """
-    rule = _fitting(name.lower(), np.shape(source), np.shape(target))
-    if rule.startswith("keymap"):
-        return rule.removeprefix("keymap: ")
-    fresh = f"reinit={name!r} for fresh values"
+    old, new = np.shape(source), np.shape(target)
+    if sorted(old) == sorted(new) and len(old) > 1:
+        return "the source looks transposed: convert it from its own layout first"
+    rule = _fitting(name.lower(), old, new)
     if not rule:
-        return fresh
-    return f"resize={{{name!r}: {rule}}}" + (f", or {fresh}" if rule.startswith(("head", "vocab")) else "")
+        return f"write reinit={name!r} for fresh values"
+    fresh = f", or reinit={name!r} for fresh values" if rule.startswith(("head", "vocab")) else ""
+    return f"write resize={{{name!r}: {rule}}}{fresh}"
 
 
 def _fitting(name: str, old: tuple[int, ...], new: tuple[int, ...]) -> str:
     """The rule for these shapes, as code; empty when none fits."""
-    if sorted(old) == sorted(new) and len(old) > 1 and len(set(old)) > 1:
-        return "keymap: nothing yet: the source looks transposed, so convert it from its own layout first"
     tables = tuple(shape[1:] if len(shape) == 3 and shape[0] == 1 else shape for shape in (old, new))
     if "pos" in name and all(len(t) == 2 for t in tables) and tables[0][1] == tables[1][1]:
         return "position_grid(source_grid, target_grid, prefix_tokens=...)"
     if len(old) != len(new):
         return ""
     differs = [i - len(old) for i in range(len(old)) if old[i] != new[i]]
-    if len(old) >= 3 and max(differs) < -2:
-        return "kernel_size()"
-    if len(old) >= 3 and differs == [-2]:
-        return "input_channels()"
-    if differs == [-1] and len(old) <= 2 and not any(word in name for word in ("vocab", "embed")):
+    if len(old) >= 3:
+        rules = ["kernel_size()"] * (differs[0] < -2) + ["input_channels()"] * (-2 in differs)
+        return "" if -1 in differs else rules[0] if len(rules) == 1 else f"[{', '.join(rules)}]"
+    if differs == [-1] and not any(word in name for word in ("vocab", "embed")):
         return "head_rows(source_classes, target_classes)"
-    if differs == [-len(old)] and len(old) <= 2:
+    if differs == [-len(old)]:
         patches = "patch" in name or "stem" in name
         return "input_channels(source_channels, target_channels)" if patches else "vocab_rows(...)"
     return ""

@@ -22,10 +22,8 @@ def head_rows(source_classes: Sequence[Hashable], target_classes: Sequence[Hasha
     >>> rule("head/bias", np.array([1.0, 2.0]), np.zeros(3))
     array([2., 0., 1.])
     """
-    source_ids, target_ids = (
-        _numbered(source_classes, "source_classes"),
-        _numbered(target_classes, "target_classes"),
-    )
+    source_ids = _numbered(source_classes, "source_classes")
+    target_ids = _numbered(target_classes, "target_classes")
     shared = [c for c in target_ids if c in source_ids]
     if not shared:
         raise ResizeError(
@@ -75,6 +73,8 @@ def vocab_rows(
 
     def apply(name: str, source: Any, target: Any) -> np.ndarray:
         rows, used = pairs, len(source_ids)
+        if not 1 <= np.ndim(source) == np.ndim(target):
+            raise ResizeError(f"{name}: no vocabulary tables: {shape_text(source)} and {shape_text(target)}")
         if source_tokens is None:
             rows, used = [(i, i) for i in range(min(len(source), target.shape[0]))], len(source)
         elif used > len(source) or len(target_ids) > target.shape[0]:

@@ -19,7 +19,7 @@ class ResizeError(TljaxError):
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A resize rule: ``rule(name, source, target) -> array`` in the shape of `target`.
+    """A resize rule: ``rule(name, source, target) -> array``, in the end in the shape of `target`.
 
     `source` is an array; `target` is the leaf to be replaced, maybe abstract, and also what new rows keep.
     Any function of these three will do as a rule; this class adds what the report prints.
