@@ -62,6 +62,7 @@ def test_every_leaf_is_accounted_for_once_on_each_side(case):
     assert filled == count(params)
 
 
+@settings(deadline=None)
 @given(subsets, subsets)
 def test_covering_globs_match_just_the_names(names, others):
     among = sorted({*names, *others})

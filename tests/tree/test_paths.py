@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import linen, nnx
 from flax.core import FrozenDict
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tljax.tree import (
@@ -150,6 +150,7 @@ names = st.lists(
 ).filter(lambda ns: not any(b.startswith(a + "/") for a in ns for b in ns))
 
 
+@settings(deadline=None)
 @given(names)
 def test_from_named_is_the_inverse_of_named_leaves(names):
     mapping = {name: float(i) for i, name in enumerate(names)}

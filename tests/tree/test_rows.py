@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tljax.tree import ResizeError, head_rows, vocab_rows
@@ -12,6 +12,7 @@ from tljax.tree import ResizeError, head_rows, vocab_rows
 classes = st.lists(st.sampled_from("abcdefgh"), min_size=1, unique=True)
 
 
+@settings(deadline=None)
 @given(classes, classes, st.integers(-2, 1))
 def test_head_rows_is_a_lookup_by_name(old, new, axis):
     if not set(old) & set(new):

@@ -5,7 +5,7 @@ import re
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tljax.tree import NoMatchError, leaf_names, select
@@ -62,6 +62,7 @@ def test_a_glob_means_whole_names(pattern):
 segments = st.text(st.characters(codec="ascii", exclude_characters="/*?[]{},"), min_size=1, max_size=5)
 
 
+@settings(deadline=None)
 @given(st.lists(segments, min_size=1, max_size=4))
 def test_a_name_without_wildcards_means_itself_alone(parts):
     name = "/".join(parts)
@@ -125,6 +126,7 @@ selectors = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(selectors, selectors)
 def test_selectors_are_sets(a, b):
     def found(s):
@@ -136,6 +138,7 @@ def test_selectors_are_sets(a, b):
     assert found(~a) == everything - found(a)
 
 
+@settings(deadline=None)
 @given(selectors)
 def test_the_text_of_a_selector_is_code_for_it(selector):
     text = str(selector)

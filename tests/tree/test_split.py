@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 from flax.core import FrozenDict
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tljax.tree import MergeError, NoMatchError, leaf_names, merge, named_leaves, select, split
@@ -47,6 +47,7 @@ def test_split_then_merge_is_the_tree(kind):
         assert all(a is b for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(tree)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=4, max_size=4))
 def test_a_mask_splits_as_it_says(bits):
     tree = {"a": {"x": 1.0, "y": 2.0}, "b": [3.0, 4.0]}
