@@ -1,6 +1,6 @@
 """Writes tree_resize.npz: position grids as torch and scipy resize them. Run by hand where both are installed.
 
-    python tests/golden/make_tree_resize.py
+python tests/golden/make_tree_resize.py
 """
 
 import pathlib
