@@ -7,6 +7,9 @@ import numpy as np
 
 from tljax.data.error import DataError
 
+MOST_CLASSES = 1_000_000
+"""Larger labels are a mistake, and a name for each would fill the memory."""
+
 
 def array(value: object, letter: str, where: str) -> np.ndarray:
     try:
@@ -22,7 +25,7 @@ def array(value: object, letter: str, where: str) -> np.ndarray:
 
 def inputs(x: np.ndarray, where: str) -> np.ndarray:
     if x.dtype == np.uint8:
-        return x.astype(np.float32) / np.float32(255)
+        return np.divide(x, np.float32(255), dtype=np.float32)
     if x.dtype.kind in "iu":
         info = np.iinfo(np.int32)
         if x.min() < info.min or x.max() > info.max:
@@ -51,7 +54,10 @@ def class_names(classes: Iterable[str] | None, y: np.ndarray, where: str) -> tup
     if classes is None:
         if y.ndim != 1 or y.dtype.kind not in "iub":
             return ()
-        return tuple(map(str, range(max(int(y.max()), 0) + 1)))
+        most = max(int(y.max()), 0)
+        if most > MOST_CLASSES:
+            raise DataError(f"{where}: the largest label is {most}; is y a class? For regression give classes=()")
+        return tuple(map(str, range(most + 1)))
     if isinstance(classes, str):
         raise DataError(f"{where}: classes must be a list of names; found the text {classes!r}")
     names = tuple(map(str, classes))

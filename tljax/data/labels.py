@@ -55,6 +55,8 @@ def read_labels(
         raise DataError(f"{where}: labels must be [N] or [N, C], alike in every part; found {shapes}")
     if train.dtype.kind not in "USfiub":
         raise DataError(f"{where}: labels must be numbers or text; found dtype {train.dtype}")
+    if not train.size:
+        raise DataError(f"{where}: the training part is empty")
     if train.ndim == 2:
         return _several(columns, classes, task, where)
     if task == "regression" and train.dtype.kind not in "US":
@@ -68,54 +70,58 @@ def _squeezed(y: np.ndarray) -> np.ndarray:
 
 
 def _single(columns: dict[str, np.ndarray], classes: Sequence[str] | None, task: Reading | None, where: str) -> Labels:
-    train, note = columns["train"], ""
+    train = columns["train"]
     if train.dtype.kind == "U":
         if task == "regression":
             raise DataError(f"{where}: regression needs numbers; the first label is {str(train[0])!r}")
-        return _named(columns, classes, where)
-    if train.dtype.kind == "f" and classes is None:
-        _finite(train, where)
-        values = np.unique(train)
-        whole = bool(np.all(values == np.round(values)))
-        few = len(values) <= 20 or len(train) >= 5 * len(values)
-        if task is None and not (whole and few):
-            return Labels(
-                {part: y.astype(np.float32) for part, y in columns.items()}, (), "labels are regression targets"
-            )
-        if not whole:
-            raise DataError(f"{where}: classes must be whole numbers or text; a label is {values[values % 1 != 0][0]}")
-        note = f"the {len(values)} different labels, all whole numbers, are classes"
-        columns = {part: np.char.mod("%d", y) for part, y in columns.items()}
-        return _named(columns, None, where)._replace(note="" if task else note)
+        return _text(columns, classes, task, where)
     if classes is not None:
         return Labels(dict(columns), tuple(classes))  # the data set checks their range
-    if train.min(initial=0) < 0:
+    values, note = np.unique(train), ""
+    if train.dtype.kind == "f":
+        _finite(train, where)
+        partial = values[values != np.round(values)]
+        few = len(values) <= 20 or len(train) >= 5 * len(values)
+        if task is None and (partial.size or not few):
+            targets = {part: y.astype(np.float32) for part, y in columns.items()}
+            return Labels(targets, (), "labels are regression targets")
+        if partial.size:
+            raise DataError(f"{where}: classes must be whole numbers or text; a label is {partial[0]}")
+        if task is None:
+            note = f"the {len(values)} different labels, all whole numbers, are classes"
+    elif train.min() < 0:
         i = int(np.argmax(train < 0))
         raise DataError(f"{where}: classes must be 0 or more; label {i} is {train[i]}. Recode or remove it")
-    return _named({part: y.astype(np.int64).astype(str) for part, y in columns.items()}, None, where)
+    names = [str(int(value)) for value in values]
+    return Labels(_positions(columns, values.tolist(), "the training part", where), tuple(names), note)
 
 
-def _named(columns: Mapping[str, np.ndarray], classes: Sequence[str] | None, where: str) -> Labels:
-    """Text labels as positions in `classes`, or in the training part's own values in natural order."""
-    names = (
-        tuple(classes) if classes is not None else tuple(sorted(np.unique(columns["train"]).tolist(), key=natural_key))
-    )
-    n = len(columns["train"])
-    if classes is None and n >= 20 and len(names) > n / 2:
+def _text(columns: dict[str, np.ndarray], classes: Sequence[str] | None, task: Reading | None, where: str) -> Labels:
+    if classes is not None:
+        return Labels(_positions(columns, classes, f"the list of {len(classes)} classes", where), tuple(classes))
+    names, n = np.unique(columns["train"]).tolist(), len(columns["train"])
+    if task is None and n >= 20 and len(names) > n / 2:
         raise DataError(
             f"{where}: {len(names)} different labels in {n} examples, such as {names[0][:40]!r}: are these the labels?"
         )
-    position = {name: i for i, name in enumerate(names)}
+    names = sorted(names, key=natural_key)
+    return Labels(_positions(columns, names, "the training part", where), tuple(names))
+
+
+def _positions(
+    columns: Mapping[str, np.ndarray], known: Sequence[str | float], owner: str, where: str
+) -> dict[str, np.ndarray]:
+    """Labels as positions in `known`, the values that `owner` holds."""
+    position = {value: i for i, value in enumerate(known)}
     encoded = {}
     for part, y in columns.items():
         values, inverse = np.unique(y, return_inverse=True)
         unknown = [value for value in values.tolist() if value not in position]
         if unknown:
-            known = f"the {len(names)} classes" if classes is not None else "the training part"
-            raise DataError(f"{where}: the {part} part has labels that {known} lacks: {unknown[:5]}")
+            raise DataError(f"{where}: the {part} part has labels that {owner} lacks: {unknown[:5]}")
         table = np.array([position[value] for value in values.tolist()], np.int32)
         encoded[part] = table[inverse.reshape(-1)]
-    return Labels(encoded, names)
+    return encoded
 
 
 def _several(columns: dict[str, np.ndarray], classes: Sequence[str] | None, task: Reading | None, where: str) -> Labels:

@@ -24,8 +24,8 @@ def read_npz(path: Path, group: str | None = None) -> Raw:
     Raises:
       DataError: the file is damaged, holds pickled objects, or not the arrays looked for.
     """
-    with reading(path, "npz file"):
-        archive = np.load(path, allow_pickle=False)
+    with reading(path, "npz file"), open(path, "rb") as file:  # np.load leaves a damaged file open
+        archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"'{path}' holds a single array; an npz file holds x and y: np.savez(path, x=x, y=y)")
         with archive:

@@ -1,7 +1,8 @@
 """The order of the data as a pure function of `(seed, step)`.
 
 Nothing is shuffled and nothing is remembered: which example comes next is computed from the number of the step, so a
-run that is resumed draws what it would have drawn, and the order costs no memory. Every epoch is a permutation of its own.
+run that is resumed draws what it would have drawn, and the order costs no memory. Every epoch is a permutation of its
+own.
 
 The permutation of `0 .. size-1` is a Feistel network on a ragged grid. Lay the examples out row by row in a grid about
 as wide as it is high, whose last row may be short. One round turns (and perhaps mirrors) every column by an amount
@@ -67,8 +68,9 @@ def batch_positions(step: Any, batch_size: int, size: Any) -> tuple[Array, Array
     """Where step number `step` stands in the stream of examples: `(epoch [B] uint32, offset [B] int32)`.
 
     The stream is epoch after epoch without a gap: example `b` of step `s` is number `p = s B + b`, its epoch
-    `p // size` (modulo 2^32) and its offset `p % size`; a batch may lie across the end of an epoch, or hold several. Exact for
-    every step below 2^32, although `p` fits no machine word. `step` and `size` are ints or scalars and may be traced.
+    `p // size` (modulo 2^32) and its offset `p % size`; a batch may lie across the end of an epoch, or hold several.
+    Exact for every step below 2^32, although `p` fits no machine word. `step` and `size` are ints or scalars and may
+    be traced.
 
     Raises:
       DataError: when an argument that is a Python or NumPy value lies outside its range.

@@ -94,6 +94,8 @@ def load(
     name, raw = _read(str(spec), label, shape)
     labels = read_labels(raw.y, classes=raw.classes, task=task, where=f"data set {name!r}")
     notes = [*raw.notes, *([labels.note] if labels.note else [])]
+    if len(labels.classes) == 1:
+        raise DataError(f"data set {name!r} has a single class, {labels.classes[0]!r}: nothing to learn")
     parts = {
         split: _resized(Dataset(_inputs(x, name), labels.y[split], labels.classes, f"{name} {split}"), shape)
         for split, x in raw.x.items()
@@ -124,8 +126,8 @@ def _read(spec: str, label: str | int | None, size: tuple[int, int] | None) -> t
     if spec in BUILT_IN:
         return spec, BUILT_IN[spec]()
     if not there:
-        known = quoted(nearest(spec, BUILT_IN) or BUILT_IN)
-        raise DataError(f"{missing(path)}; built-in data sets: {known}")
+        known = f"; built-in data sets: {quoted(nearest(spec, BUILT_IN) or BUILT_IN)}" if path.name == spec else ""
+        raise DataError(f"{missing(path)}{known}")
     if path.is_dir():
         with reading(path, "folder"):
             images = find_idx(path)
@@ -190,6 +192,4 @@ def _check_parts(parts: dict[str, Dataset]) -> None:
                 f"{list(train.x.shape[1:])}; they must be alike"
             )
     if train.task == "classes":
-        if train.outputs < 2:
-            raise DataError(f"{train.name!r} has a single class, {(train.classes or ())[0]!r}: nothing to learn")
         require_every_class(train)

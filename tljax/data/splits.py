@@ -46,8 +46,8 @@ def stratified_split(
     sizes = np.bincount(strata, minlength=1)
     few = np.flatnonzero((sizes > 0) & (sizes < len(shares)))
     if few.size or not len(y):
-        what = f"class {_name(few[0], classes)} has {_examples(sizes[few[0]])}" if few.size else "there are no examples"
-        raise DataError(f"cannot split into {len(shares)} parts: {what}, and each part needs one at least")
+        what = f"class {_name(few[0], classes)} has {sizes[few[0]]}" if few.size else "there are none"
+        raise DataError(f"cannot split into {len(shares)} parts, which each need an example of every class: {what}")
     place = _places(strata, sizes, seed, _SPLIT)
     ends = np.cumsum(_allot(sizes, shares), axis=1)  # [C, parts]
     part = (place[:, None] >= ends[strata]).sum(1)
@@ -102,7 +102,7 @@ def _places(strata: np.ndarray, sizes: np.ndarray, seed: int, stream: int) -> np
 
 
 def _allot(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """How many of each class go to each part, `[C, parts]`: rows sum to the sizes, and hold a 0 only where they are all 0."""
+    """How many of each class go to each part, `[C, parts]`: rows sum to the sizes, with no 0 but for empty classes."""
     counts = np.zeros((len(sizes), len(shares)), np.int64)
     owed = np.zeros(len(shares))  # what rounding has kept from each part so far
     for c, size in enumerate(sizes):
@@ -120,7 +120,3 @@ def _allot(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 def _name(index: int, classes: Sequence[str]) -> str:
     return repr(classes[index]) if index < len(classes) else str(index)
-
-
-def _examples(n: int) -> str:
-    return f"{n} example{'s' * (n != 1)}"
