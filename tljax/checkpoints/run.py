@@ -1,127 +1,190 @@
-"""Checkpoints of a training run: atomic, asynchronous, the newest few kept, each proved whole when it is
-read back.
+"""Checkpoints of a training run: atomic, asynchronous, the newest few kept, each proved whole when it is read back.
 
-Orbax writes a checkpoint beside its final place and renames it, so a kill at any moment leaves only
-complete ones. What it cannot see is a file damaged later; so a checksum of every leaf travels with the
-checkpoint.  It is computed on the device in integers, hence the same whatever the sharding.
+Orbax writes a checkpoint beside its final place and renames it, so a kill at any moment leaves only complete ones. What
+it cannot see is a file damaged later; so a checksum of every leaf travels with the checkpoint.
 """
 
+import hashlib
 import json
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from tljax.types import TljaxError
+from tljax.checkpoints.atomic import atomic_file
+from tljax.checkpoints.checksum import checksum, is_key, storable
+from tljax.checkpoints.errors import CheckpointError, first_line
+from tljax.checkpoints.lock import FolderLock
+
+Found = tuple[int, Any, dict[str, Any]]
 
 
-class RunError(TljaxError):
+class RunError(CheckpointError):
     """A run folder cannot be used as asked."""
 
 
-@jax.jit
-def checksum(tree: Any) -> jax.Array:
-    """A `uint32` for each leaf, `[L]`: the sum of its words times odd, position-dependent weights, modulo
-    2^32.
-
-    Any single changed bit changes the sum, since odd weights are invertible.
-
-    >>> import jax.numpy as jnp
-    >>> bool(checksum(jnp.zeros(3))[0] == checksum(jnp.zeros(3).at[1].set(1e-45))[0])
-    False
-    """
-    sums = [_leaf_checksum(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)]
-    return jnp.stack(sums) if sums else jnp.zeros(0, jnp.uint32)
-
-
-def _leaf_checksum(leaf: jax.Array) -> jax.Array:
-    if leaf.dtype == jnp.bool_:
-        leaf = leaf.astype(jnp.uint8)
-    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[leaf.dtype.itemsize]
-    words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32).reshape(-1)
-    weights = jax.lax.iota(jnp.uint32, words.size) * jnp.uint32(0x9E3779B2) | jnp.uint32(1)
-    return jnp.sum(words * weights, dtype=jnp.uint32)
+class _DamageError(Exception):
+    """A checkpoint is not what was saved."""
 
 
 class RunCheckpoints:
-    """The checkpoints of one run in `folder`.
+    """The checkpoints of one run in `folder`; a context manager, which releases the folder and the writer's threads.
 
-    `config` describes the run in plain JSON values. A folder that was written with another configuration is
-    refused with the differences listed, so that two runs never mix.
+    `config` describes the run in plain JSON values. A folder with checkpoints of another configuration is refused with
+    the differences listed, so that two runs never mix; so is a folder that another process is using.
+
+    >>> import tempfile
+    >>> import jax.numpy as jnp
+    >>> tree = {"w": jnp.arange(3.0)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunCheckpoints(folder, {"rate": 0.1}) as checkpoints:
+    ...         checkpoints.save(5, tree, {"note": 1})
+    ...     with RunCheckpoints(folder, {"rate": 0.1}) as checkpoints:
+    ...         checkpoints.restore(tree)
+    (5, {'w': Array([0., 1., 2.], dtype=float32)}, {'note': 1})
     """
 
     def __init__(self, folder: str | pathlib.Path, config: Mapping[str, Any], *, keep: int = 2):
-        import orbax.checkpoint as ocp
-
+        if keep != int(keep) or keep < 1:
+            raise RunError(f"keep is how many checkpoints stay on disk, 1 or more; found {keep!r}")
         self.folder = pathlib.Path(folder).absolute()
-        self._config = json.loads(json.dumps(config))
+        self._config = _plain(config)
         make_folder(self.folder)
-        self._check_config()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._ocp, self._manager = ocp, ocp.CheckpointManager(self.folder, options=options)
+        self._lock = FolderLock(self.folder)
+        if not self._lock.acquire():
+            raise RunError(f"another process is training in {self.folder}; wait for it, or choose another run folder")
+        try:
+            self._check_config()
+            self._open(keep)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> "RunCheckpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            self.close()
+        except RunError:
+            if error is None:
+                raise  # else the first error is the one to tell
 
     def save(self, step: int, tree: Any, notes: Mapping[str, Any]) -> None:
-        """Start saving `tree` and the JSON values `notes` as `step`; returns once the arrays may be
-        donated."""
+        """Start saving `tree` and the JSON values `notes` as `step`; returns once the arrays may be donated.
+
+        Raises `RunError` when this or the save before fails: no space, no permission.
+        """
         ocp = self._ocp
-        meta = {"config": self._config, "notes": dict(notes), "checksum": np.asarray(checksum(tree)).tolist()}
+        meta = {"config": self._config, "notes": _plain(notes), "leaves": _spec(tree), "sums": checksum(tree).tolist()}
+        meta["digest"] = _digest(meta)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(_stored(tree)), meta=ocp.args.JsonSave(meta))
         self._guard(lambda: self._manager.save(step, args=arguments, force=True), f"checkpoint {step}")
 
     def newest(self) -> int | None:
-        """The step of the newest checkpoint, or None."""
+        """The step of the newest checkpoint, one being written included; or None."""
         return self._manager.latest_step()
 
     def wait(self) -> None:
-        """Block until every started save is on disk; raises if one failed."""
+        """Block until every started save is on disk; raises `RunError` if one failed."""
         self._guard(self._manager.wait_until_finished, "a checkpoint")
 
-    def restore(self, like: Any, warn: Callable[[str], None]) -> tuple[int, Any, dict[str, Any]] | None:
-        """`(step, tree, notes)` of the newest whole checkpoint, or None. Damaged ones are told to `warn`
-        and set aside."""
+    def restore(self, like: Any, warn: Callable[[str], None] = warnings.warn) -> Found | None:
+        """`(step, tree, notes)` of the newest whole checkpoint, in the shapes and places of `like`; None if there is
+        no checkpoint.
+
+        Damaged ones are told to `warn` and set aside. Raises `RunError` when all of them are damaged, or when they
+        hold a tree of another structure.
+        """
+        damaged: list[tuple[int, str]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return (step, *self._read(step, like))
-            except Exception as error:  # any damage: orbax raises many kinds of error
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                warn(f"checkpoint {step} in {self.folder} is damaged ({reason[0][:200]}); using the one before it")
-                (self.folder / str(step)).rename(self.folder / f"damaged-{step}-{time.time_ns()}")
-                self._manager.reload()
+                tree, notes = self._read(step, like)
+            except (RunError, MemoryError):
+                raise
+            except Exception as error:  # orbax meets damage with many kinds of error
+                damaged.append((step, first_line(error, 200)))
+                continue
+            self._set_aside(damaged, step, warn)
+            self._write_config()  # it may have been damaged
+            return step, tree, notes
+        if damaged:
+            listed = "".join(f"\n  {step}: {reason}" for step, reason in damaged)
+            raise RunError(
+                f"every checkpoint in {self.folder} is damaged:{listed}\n"
+                "To start this run again from its beginning, move that folder away."
+            )
         return None
 
     def close(self) -> None:
-        """Wait, and release the writer's threads."""
+        """Wait for the last save, and release the folder and the writer's threads; raises `RunError` if it failed."""
         try:
             self.wait()
         finally:
             self._manager.close()
+            self._lock.release()
+
+    def _open(self, keep: int) -> None:
+        import orbax.checkpoint as ocp
+
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+        )
+        self._ocp = ocp
+        try:
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        except Exception as error:
+            raise RunError(f"{self.folder} cannot be opened as a folder of checkpoints: {first_line(error)}") from error
 
     def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         ocp = self._ocp
-        abstract = jax.tree.map(_abstract, _stored(like))
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
-        found = self._manager.restore(step, args=arguments)
-        meta = found["meta"]
-        leaves, structure = jax.tree.flatten(like)
-        tree = structure.unflatten([found["state"].get(str(i), leaf) for i, leaf in enumerate(leaves)])
-        if np.asarray(checksum(tree)).tolist() != meta["checksum"]:
-            raise RunError("its arrays do not have the checksum they were saved with")
+        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        if not isinstance(meta, dict) or meta.pop("digest", None) != _digest(meta):
+            raise _DamageError("its description is not the one that was saved")
+        self._refuse(differences(meta["config"], self._config))
+        if meta["leaves"] != _spec(like):
+            raise RunError(
+                f"checkpoint {step} in {self.folder} holds {len(meta['leaves'])} arrays that are not those of this "
+                f"run, which has {len(_spec(like))}: {_first_difference(meta['leaves'], _spec(like))}. "
+                "It was written by another version of the code; choose another run folder."
+            )
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(_abstract, _stored(like))))
+        tree = _rebuilt(like, self._manager.restore(step, args=arguments)["state"])
+        if checksum(tree).tolist() != meta["sums"]:
+            raise _DamageError("its arrays do not have the checksums they were saved with")
         return tree, meta["notes"]
 
+    def _set_aside(self, damaged: list[tuple[int, str]], used: int, warn: Callable[[str], None]) -> None:
+        for step, reason in damaged:
+            place = self.folder / f"damaged-{step}-{time.time_ns()}"
+            try:
+                (self.folder / str(step)).rename(place)
+            except OSError as error:
+                raise RunError(
+                    f"checkpoint {step} in {self.folder} is damaged and cannot be moved: {error.strerror}"
+                ) from error
+            warn(f"checkpoint {step} is damaged ({reason}); it is now {place}, and checkpoint {used} is used")
+        if damaged:
+            self._manager.reload()
+
     def _check_config(self) -> None:
-        file = self.folder / "run.json"
-        if not file.exists():
-            write_atomically(file, json.dumps(self._config, indent=1, sort_keys=True))
-            return
+        """Refuse a folder of another run; one without checkpoints has nothing to lose, and becomes this run's."""
+        if not any(entry.name.isdigit() for entry in self.folder.iterdir()):
+            return self._write_config()
         try:
-            earlier = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise RunError(f"{file} cannot be read ({error}); it should hold the configuration of the run") from error
-        lines = differences(earlier, self._config)
+            earlier = json.loads((self.folder / "run.json").read_text())
+        except (OSError, ValueError):
+            return None  # lost or damaged; every checkpoint has its own copy, which `restore` compares
+        return self._refuse(differences(earlier, self._config))
+
+    def _write_config(self) -> None:
+        write_atomically(self.folder / "run.json", json.dumps(self._config, indent=1, sort_keys=True) + "\n")
+
+    def _refuse(self, lines: list[str]) -> None:
         if lines:
             listed = "\n  ".join(lines)
             raise RunError(
@@ -133,9 +196,8 @@ class RunCheckpoints:
         try:
             write()
         except Exception as error:  # orbax passes on many kinds of I/O error, some of them wrapped
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise RunError(
-                f"{what} could not be written to {self.folder}: {reason[0][:300]}. Earlier checkpoints are intact; "
+                f"{what} could not be written to {self.folder}: {first_line(error)}. Earlier checkpoints are intact; "
                 "free some space or check the permissions, then run the same command again."
             ) from error
 
@@ -154,8 +216,15 @@ def differences(earlier: Any, now: Any, name: str = "") -> list[str]:
 
 
 def make_folder(folder: pathlib.Path) -> None:
-    """Make `folder`, or raise `RunError` where it cannot be written to."""
+    """Make `folder`, or raise `RunError` where it cannot be written to.
+
+    >>> make_folder(pathlib.Path("/dev/null/run"))
+    Traceback (most recent call last):
+    tljax.checkpoints.run.RunError: the run folder /dev/null/run cannot be written to: Not a directory
+    """
     try:
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"the run folder {folder} is a file; name a folder, new or of the run to continue")
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".tljax-write-test"
         probe.write_text("")
@@ -165,21 +234,59 @@ def make_folder(folder: pathlib.Path) -> None:
 
 
 def write_atomically(file: pathlib.Path, text: str) -> None:
-    """Write `text` so that `file` holds either all of it or what it held before; raises `RunError`."""
-    part = file.with_name(file.name + ".part")
+    """Write `text` so that `file` holds either all of it or what it held before; raises `CheckpointError`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(pathlib.Path(folder) / "a.txt", "whole")
+    ...     (pathlib.Path(folder) / "a.txt").read_text()
+    'whole'
+    """
+    with atomic_file(file) as out:
+        out.write(text.encode())
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        part.write_text(text)
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RunError(f"{file} could not be written: {error.strerror or error}") from error
+        return json.loads(json.dumps(dict(values)))
+    except (TypeError, ValueError) as error:
+        raise RunError(f"what describes a run must be JSON values (numbers, text, lists, dicts): {error}") from error
+
+
+def _digest(meta: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def _spec(tree: Any) -> list[str]:
+    """Dtype and shape of every leaf, as text."""
+    leaves = [storable(leaf) for leaf in jax.tree.leaves(tree)]
+    return [f"{np.asarray(leaf).dtype if np.isscalar(leaf) else leaf.dtype}{list(np.shape(leaf))}" for leaf in leaves]
+
+
+def _first_difference(saved: list[str], now: list[str]) -> str:
+    for i, (a, b) in enumerate(zip(saved, now)):
+        if a != b:
+            return f"number {i} was {a} and is {b}"
+    return f"the first {min(len(saved), len(now))} are alike"
 
 
 def _stored(tree: Any) -> dict[str, Any]:
     """The leaves by number, without the empty ones, which orbax refuses."""
-    return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(tree)) if np.size(leaf)}
+    return {str(i): storable(leaf) for i, leaf in enumerate(jax.tree.leaves(tree)) if np.size(leaf)}
+
+
+def _rebuilt(like: Any, found: Mapping[str, Any]) -> Any:
+    leaves, structure = jax.tree.flatten(like)
+    values = [found.get(str(i), leaf) for i, leaf in enumerate(leaves)]
+    return structure.unflatten([_as(leaf, value) for leaf, value in zip(leaves, values)])
+
+
+def _as(leaf: Any, value: Any) -> Any:
+    if not is_key(leaf) or is_key(value):
+        return value
+    return jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf))
 
 
 def _abstract(leaf: Any) -> Any:
-    sharding = getattr(leaf, "sharding", None)
-    return jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf), sharding=sharding)
+    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=getattr(leaf, "sharding", None))

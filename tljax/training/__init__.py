@@ -6,9 +6,10 @@ from tljax.training.fit import fit_many as fit_many
 from tljax.training.inputs import FitError as FitError
 from tljax.training.log import read_rows as read_rows
 from tljax.training.loop import NonFiniteError as NonFiniteError
-from tljax.training.loop import Terminated as Terminated
 from tljax.training.prepare import Options as Options
+from tljax.training.signals import Terminated as Terminated
 from tljax.training.state import Run as Run
 from tljax.training.state import State as State
 from tljax.training.step import Step as Step
+from tljax.training.step import StepError as StepError
 from tljax.training.step import make_step as make_step

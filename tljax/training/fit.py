@@ -1,5 +1,6 @@
 """`fit`: one training run, or a stack of them, from data to the best parameters."""
 
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
@@ -12,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tljax.checkpoints.run import RunCheckpoints, checksum, make_folder
+from tljax.checkpoints.checksum import checksum
+from tljax.checkpoints.run import RunCheckpoints, make_folder
 from tljax.objectives import Term
 from tljax.plans import Plan, Resolved, plan
 from tljax.training.inputs import FitError, own_subsets
 from tljax.training.log import Log, Row, progress_bar
 from tljax.training.loop import Loop
-from tljax.training.prepare import Options, Prepared, prepare
+from tljax.training.prepare import Prepared, options_from, prepare
 from tljax.training.state import Run
 from tljax.types import Model, Params
 
@@ -36,7 +38,7 @@ class Result:
     best_step: Any
     """The step of that evaluation."""
     steps: int
-    """Steps made (fewer than asked for where early stopping ended the run)."""
+    """Steps made, fewer than asked for where early stopping ended the run; in a stack, those of the longest run."""
     monitor: str | None
     """What chose `params`."""
     history: tuple[Row, ...]
@@ -62,18 +64,23 @@ def fit(
     """Train `model` from `params` and return the best parameters found.
 
     Args:
-      model, params: what is trained, from where.
+      model, params: what is trained, from where. `params` stay as they are, and stay usable.
       objective: what is minimised: a term or a sum of terms.
       plan: who learns, at what rate.
-      train: labelled arrays (`(x, y)`, a `Batch`, or anything with `.x` and `.y`), or a dict of them by
-      stream name. valid: labelled arrays that choose the best step and stop the run early; never the test
-      data. optimizer: any optax transformation.
+      train: labelled arrays: `(x, y)`, a `Batch`, or anything with `.x` and `.y`; or a dict of them by stream name.
+      valid: labelled arrays that choose the best step and stop the run early; never the test data.
+      optimizer: any optax transformation.
       seed: of the order of the data, dropout and augmentation.
       options: see `Options`; `steps` must be given.
 
+    A program is compiled once for the same model, objective and optimizer objects, the same plan, options and shapes.
+
     Raises:
-      FitError: arguments that do not fit together. PlanError, NonFiniteError, RunError: as their names say.
-      Terminated: after SIGTERM, once the run is saved.
+      FitError: arguments that do not fit together.
+      PlanError: a plan that trains nothing. NoMatchError: a rule of it that matches nothing.
+      NonFiniteError: the loss or a parameter became NaN or infinite.
+      RunError: a run folder that cannot be written to, is another run's, is in use, or is damaged throughout.
+      Terminated, KeyboardInterrupt: after SIGTERM or SIGINT, once the run is saved, if there is a run folder.
 
     >>> import jax, numpy as np, optax
     >>> from tljax.models import mlp
@@ -87,8 +94,10 @@ def fit(
     >>> bool(result.best_value > 0.9)
     True
     """
-    prepared = prepare(model, params, objective, plan, train, valid, optimizer, Options(**options), stacked=False)
-    return _run(prepared, params, jnp.uint32(seed), jnp.float32(1.0))
+    start, factor = jnp.asarray(_seed(seed), jnp.uint32), jnp.float32(1.0)
+    chosen = options_from(options)
+    prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen, stacked=False)
+    return _run(prepared, params, start, factor)
 
 
 def fit_many(
@@ -111,56 +120,81 @@ def fit_many(
       params: every leaf has the R runs on its first axis.
       seeds: the seed of each run.
       rates: a factor on the updates of each run, so that learning rates are compared in one program.
-      subsets: for each run the indices of the training examples it may use (of differing lengths);
-      default: all.
+      subsets: for each run the indices of the training examples it may use, of differing lengths; default: all. Where
+        the objective reads several streams, a dict of such sequences by stream.
+
+    A run whose loss becomes NaN does not end the others: none of its evaluations is ever the best.
+
+    Raises as `fit` does, but for `NonFiniteError`.
+
+    >>> from tljax.models import mlp
+    >>> from tljax.objectives import cross_entropy
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> y = (x[:, 0] > 0).astype("int32")
+    >>> model = mlp((8,), num_classes=2)
+    >>> starts = jax.vmap(lambda key: model.init(key, x))(jax.random.split(jax.random.key(0), 2))
+    >>> result = fit_many(model, starts, cross_entropy(), train=(x, y), valid=(x, y), optimizer=optax.sgd(0.1),
+    ...                   seeds=[0, 1], rates=[1.0, 0.5], subsets=[range(8), range(32)], steps=20, progress=False)
+    >>> result.best_value.shape
+    (2,)
     """
     count = len(seeds)
-    wrong = [leaf.shape for leaf in jax.tree.leaves(params) if not leaf.shape or leaf.shape[0] != count]
-    if wrong:
-        raise FitError(
-            f"fit_many got {count} seeds, so every leaf of params needs {count} runs on axis 0; found {wrong[0]}"
-        )
-    rates = [1.0] * count if rates is None else list(rates)
-    for name, given in (("rates", rates), ("subsets", subsets)):
-        if given is not None and len(given) != count:
-            raise FitError(f"fit_many got {count} seeds but {len(given)} {name}")
-    prepared = prepare(model, params, objective, plan, train, valid, optimizer, Options(**options), stacked=True)
-    prepared.streams = {name: own_subsets(s, subsets, count) for name, s in prepared.streams.items()}
-    return _run(prepared, params, jnp.asarray(seeds, jnp.uint32), jnp.asarray(rates, jnp.float32))
+    for leaf in jax.tree.leaves(params):
+        if np.shape(leaf)[:1] != (count,) or not count:
+            raise FitError(
+                f"fit_many got {count} seeds, so every leaf of params needs as many runs, one or more, on axis 0; "
+                f"found the shape {np.shape(leaf)}"
+            )
+    factors = [1.0] * count if rates is None else [float(factor) for factor in rates]
+    if len(factors) != count or not all(0 < factor < np.inf for factor in factors):
+        raise FitError(f"rates are positive numbers, one for each of the {count} seeds; found {factors}")
+    starts = jnp.asarray([_seed(seed) for seed in seeds], jnp.uint32)
+    chosen = options_from(options)
+    prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen, stacked=True)
+    prepared.streams = own_subsets(prepared.streams, subsets, count)
+    return _run(prepared, params, starts, jnp.asarray(factors, jnp.float32))
+
+
+def _seed(seed: Any) -> int:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise FitError(f"a seed is a whole number from 0 to {2**32 - 1}; found {seed!r}")
+    return int(seed)
 
 
 def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
-    options, rhythm = prepared.options, prepared.rhythm
+    options = prepared.options
     folder = None if options.run_dir is None else pathlib.Path(options.run_dir)
-    run = prepared.program.start(params, seed, rate, prepared.streams)
-    checkpoints = None
     if folder is not None:
-        make_folder(folder)
-        config = prepared.description | _fingerprints(prepared, run)
-        checkpoints = RunCheckpoints(folder / "checkpoints", config, keep=options.keep)
-    log = Log(folder / "metrics.jsonl" if folder else None, tuple(options.on_log))
-    try:
+        make_folder(folder)  # an error here should not wait for a compiler
+    run = prepared.program.start(params, seed, rate, prepared.streams)
+    with _checkpoints(folder, prepared, run) as checkpoints:
+        log = Log(folder / "metrics.jsonl" if folder else None, tuple(options.on_log))
         run, seconds = _resumed(checkpoints, log, run)
         title = options.progress if isinstance(options.progress, str) else "training"
         with progress_bar(title, options.steps, show=bool(options.progress)) as tell:
             loop = Loop(
-                prepared.program, prepared.streams, prepared.valid, rhythm, log, checkpoints, tell,
-                _examples_per_step(prepared), prepared.choices.stacked, seconds,
+                prepared.program, prepared.streams, prepared.valid, prepared.rhythm, log, checkpoints, tell,
+                prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked, seconds,
             )  # fmt: skip
             run = loop.run(run)
-    finally:
-        if checkpoints is not None:
-            checkpoints.close()
     return _result(run, loop, prepared, log)
 
 
+def _checkpoints(folder: pathlib.Path | None, prepared: Prepared, run: Run) -> Any:
+    """The checkpoints in `folder`, or without one a context of None."""
+    if folder is None:
+        return contextlib.nullcontext()
+    config = prepared.description | _start(run) | _fingerprints(prepared, run)
+    return RunCheckpoints(folder / "checkpoints", config, keep=prepared.options.keep)
+
+
 def _resumed(checkpoints: RunCheckpoints | None, log: Log, run: Run) -> tuple[Run, float]:
-    found = None if checkpoints is None else checkpoints.restore(run, lambda text: warnings.warn(text, stacklevel=4))
+    found = None if checkpoints is None else checkpoints.restore(run, lambda text: warnings.warn(text, stacklevel=6))
     if found is None:
         log.rewind(-1)
         return run, 0.0
     step, run, notes = found
-    log.rewind(step)
+    log.rewind(step, notes["rows"])
     return run, notes["training_seconds"]
 
 
@@ -169,8 +203,8 @@ def _result(run: Run, loop: Loop, prepared: Prepared, log: Log) -> Result:
     return Result(
         params=run.best_params if chosen else run.state.evaluated,
         last=run.state.evaluated,
-        best_value=np.asarray(run.best.value) if chosen else None,
-        best_step=np.asarray(run.best.step if chosen else run.state.step),
+        best_value=np.array(run.best.value) if chosen else None,
+        best_step=np.array(run.best.step if chosen else run.state.step),
         steps=int(np.max(run.state.step)),
         monitor=prepared.choices.monitor if chosen else None,
         history=tuple(log.rows),
@@ -179,21 +213,26 @@ def _result(run: Run, loop: Loop, prepared: Prepared, log: Log) -> Result:
     )
 
 
+def _start(run: Run) -> dict[str, Any]:
+    return {"seed": np.asarray(run.state.seed).tolist(), "rate": np.asarray(run.state.rate).tolist()}
+
+
 def _fingerprints(prepared: Prepared, run: Run) -> dict[str, str]:
-    """What tells two runs apart beyond their stated settings: the compiled program's text, the start, and
-    the data."""
-    lowered = prepared.program.advance.lower(run, prepared.streams, jnp.int32(1))
-    text = lowered.as_text()
-    data = checksum((prepared.streams, prepared.valid))
+    """What tells two runs apart beyond their stated settings: the text of the programs, the start, and the data."""
+    program, streams, valid = prepared.program, prepared.streams, prepared.valid
+    train = program.advance.lower(run, streams, jnp.int32(1)).as_text()
+    evaluation = "" if valid is None else program.validate.lower(run, valid).as_text()
     return {
-        "training program (optimiser, schedule, loss, model)": hashlib.sha256(text.encode()).hexdigest()[:16],
-        "starting parameters and seeds": _digest(checksum(run.state)),
-        "training and validation data": _digest(data),
+        "training program (optimiser, schedule, loss, model)": _digest(train.encode()),
+        "evaluation program": _digest(evaluation.encode()),
+        "starting parameters": _digest(checksum(run.state).tobytes()),
+        "training data": _digest(checksum(streams).tobytes()),
+        "validation data": _digest(checksum(valid).tobytes()),
     }
 
 
-def _digest(sums: Any) -> str:
-    return hashlib.sha256(np.asarray(sums).tobytes()).hexdigest()[:16]
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _examples_per_step(prepared: Prepared) -> int:

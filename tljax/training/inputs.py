@@ -11,16 +11,31 @@ from tljax.objectives import Term
 from tljax.training.program import Stream
 from tljax.types import Batch, TljaxError
 
+_STACK_ELEMENTS = 1 << 26
+"""Up to this size the subsets of a stack are padded to all examples, so that other subsets need no new program."""
+
 
 class FitError(TljaxError):
     """Arguments of `fit` that do not go together."""
 
 
 def streams_of(train: Any, objective: Term) -> dict[str, Stream]:
+    """The training examples of every stream that `objective` reads; raises `FitError`.
+
+    >>> from tljax.objectives import cross_entropy
+    >>> streams = streams_of((np.zeros((4, 2)), np.array([0, 1, 1, 0])), cross_entropy())
+    >>> {name: (stream.x.shape, int(stream.size)) for name, stream in streams.items()}
+    {'train': ((4, 2), 4)}
+    """
+    if train is None:
+        raise FitError("fit needs training data: train=(x, y)")
     named = train if isinstance(train, Mapping) else {objective.streams[0]: train}
     missing = [name for name in objective.streams if name not in named]
     if missing:
-        raise FitError(f"the objective {objective} reads the streams {objective.streams}; train has {tuple(named)}")
+        raise FitError(
+            f"the objective {objective} reads the streams {', '.join(map(repr, objective.streams))}; train has "
+            f"{', '.join(map(repr, named))}: give a dict with a pair (x, y) for each"
+        )
     return {name: _stream(name, named[name]) for name in objective.streams}
 
 
@@ -31,45 +46,132 @@ def _stream(name: str, data: Any) -> Stream:
 
 
 def labelled(data: Any, what: str) -> tuple[Any, Any]:
-    """`(x, y)` of any accepted form of labelled arrays; raises `FitError` on lengths that differ, no
-    examples, or NaN."""
+    """`(x, y)` of any accepted form of labelled arrays, in the dtypes JAX will keep; y may be None.
+
+    Raises `FitError` on lengths that differ, no examples, what is no number, NaN, infinity, or integers that are cut.
+
+    >>> x, y = labelled(([[1.0, 2.0]], np.array([3])), "the data")
+    >>> x.dtype, y.dtype
+    (dtype('float32'), dtype('int32'))
+    """
     if hasattr(data, "x") and hasattr(data, "y"):
         x, y = data.x, data.y
     elif isinstance(data, tuple | list) and len(data) == 2:
         x, y = data
     else:
-        raise FitError(f"{what} should be (x, y) or have .x and .y; found {type(data).__name__}")
-    lengths = {len(leaf) for leaf in jax.tree.leaves((x, y))}
-    if len(lengths) != 1 or lengths == {0}:
-        raise FitError(f"{what} needs as many labels as inputs and at least one; found lengths {sorted(lengths)}")
-    for part, leaf in (("inputs", x), ("labels", y)):
-        for array in jax.tree.leaves(leaf):
-            bad = np.size(array) - np.count_nonzero(np.isfinite(array)) if np.asarray(array).dtype.kind == "f" else 0
-            if bad:
-                raise FitError(f"{what}: {bad} values of the {part} are NaN or infinite; clean or impute them first")
+        raise FitError(f"{what} should be a pair (x, y) or have .x and .y; found {type(data).__name__}")
+    x = jax.tree.map(lambda a: _array(a, f"{what}: the inputs"), x, is_leaf=_is_list)
+    y = jax.tree.map(lambda a: _array(a, f"{what}: the labels"), y, is_leaf=_is_list)
+    lengths = sorted({len(leaf) for leaf in jax.tree.leaves((x, y))})
+    if len(lengths) != 1 or lengths == [0] or not jax.tree.leaves(x):
+        raise FitError(f"{what} needs inputs, at least one, and as many labels; found lengths {lengths}")
     return x, y
 
 
-def own_subsets(stream: Stream, subsets: Sequence[np.ndarray] | None, count: int) -> Stream:
+def _is_list(node: Any) -> bool:
+    """Nested lists are arrays here, as they are for NumPy."""
+    return isinstance(node, list)
+
+
+def _array(value: Any, what: str) -> Any:
+    try:
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise FitError(f"{what} are no rectangular array: {error}") from error
+    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
+        raise FitError(f"{what} must be numbers; found dtype {array.dtype}")
+    if array.ndim == 0:
+        raise FitError(f"{what} must be arrays with the examples on the first axis; found a single number")
+    kept = jax.dtypes.canonicalize_dtype(array.dtype)
+    if jnp.issubdtype(kept, jnp.integer) and kept != array.dtype and array.size:
+        low, high = np.iinfo(kept).min, np.iinfo(kept).max
+        if array.min() < low or array.max() > high:
+            raise FitError(f"{what} hold {array.min()} to {array.max()}, which do not fit into {kept}")
+    with np.errstate(over="ignore"):  # told below
+        array = array.astype(kept, copy=False)
+    _check_finite(array, what)
+    return array
+
+
+def _check_finite(array: Any, what: str) -> None:
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return
+    host = np.asarray(array)
+    with np.errstate(all="ignore"):
+        # One pass without a temporary: NaN and infinity never sum to a finite number, and float32s do not overflow.
+        if np.isfinite(np.sum(host, dtype=np.result_type(host.dtype, np.float64))):
+            return
+        bad = np.argwhere(~np.isfinite(host))
+    if len(bad):
+        first = [int(i) for i in bad[0]]
+        raise FitError(
+            f"{what} have {len(bad)} values that are NaN or infinite in {host.dtype}, the first at {first}; "
+            "leave those examples out, or fill in the values"
+        )
+
+
+def own_subsets(streams: Mapping[str, Stream], subsets: Any, count: int) -> dict[str, Stream]:
+    """`streams` with the indices that each of `count` runs may draw from.
+
+    `subsets`: a sequence of index arrays, one for each run; where there are several streams, a dict of such sequences,
+    in which absent streams are used whole. Raises `FitError`.
+
+    >>> from tljax.objectives import cross_entropy
+    >>> streams = streams_of((np.zeros((4, 2)), np.array([0, 1, 1, 0])), cross_entropy())
+    >>> stream = own_subsets(streams, [[0, 1], [3]], 2)["train"]
+    >>> stream.subset.tolist(), stream.size.tolist()
+    ([[0, 1, 0, 0], [3, 0, 0, 0]], [2, 1])
+    """
     if subsets is None:
-        subsets = [np.asarray(stream.subset)] * count
-    sizes = [len(s) for s in subsets]
-    if min(sizes) == 0:
-        raise FitError(f"run {sizes.index(0)} has an empty subset of the training data")
-    padded = np.zeros((count, max(sizes)), np.int32)
-    for row, indices in zip(padded, subsets):
+        subsets = {}
+    elif not isinstance(subsets, Mapping):
+        if len(streams) > 1:
+            raise FitError(f"subsets: there are {len(streams)} streams; write subsets={{{min(streams)!r}: [...]}}")
+        subsets = dict.fromkeys(streams, subsets)
+    unknown = sorted(subsets.keys() - streams.keys())
+    if unknown:
+        raise FitError(f"subsets: there is no stream {unknown[0]!r}; there are {', '.join(map(repr, streams))}")
+    return {name: _own_subset(name, stream, subsets.get(name), count) for name, stream in streams.items()}
+
+
+def _own_subset(name: str, stream: Stream, subsets: Sequence[Any] | None, count: int) -> Stream:
+    n = int(stream.size)
+    given = [np.arange(n)] * count if subsets is None else [np.asarray(indices) for indices in subsets]
+    if len(given) != count:
+        raise FitError(f"subsets: there are {count} runs and {len(given)} subsets of {name!r}")
+    for run, indices in enumerate(given):
+        if indices.ndim != 1 or not indices.size or indices.dtype.kind not in "iu":
+            raise FitError(
+                f"subset {run} of {name!r} should be a list of indices, at least one; found {indices.dtype} "
+                f"of shape {indices.shape}"
+            )
+        if indices.min() < 0 or indices.max() >= n:
+            raise FitError(
+                f"subset {run} of {name!r} has indices {indices.min()} to {indices.max()}; there are {n} examples"
+            )
+    sizes = [len(indices) for indices in given]
+    width = max(n, *sizes) if count * n <= _STACK_ELEMENTS else max(sizes)
+    padded = np.zeros((count, width), np.int32)
+    for row, indices in zip(padded, given):
         row[: len(indices)] = indices
     return stream._replace(subset=jnp.asarray(padded), size=jnp.asarray(sizes, jnp.int32))
 
 
 def padded(valid: Any, most: int = 512) -> Batch | None:
-    """Validation data as `[batches, B, ...]` with weight 0 on the padding."""
+    """Validation data as `[batches, B, ...]` with weight 0 on the padding; None for None. Raises `FitError`.
+
+    >>> batch = padded((np.zeros((5, 2)), np.arange(5)), most=3)
+    >>> batch.x.shape, batch.weight.tolist()
+    ((2, 3, 2), [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    """
     if valid is None:
         return None
     x, y = labelled(valid, "the validation data")
+    if y is None:
+        raise FitError("the validation data need labels: they choose the best step")
     n = len(jax.tree.leaves(x)[0])
-    size = min(n, most)
-    batches = -(-n // size)
+    batches = -(-n // most)
+    size = -(-n // batches)  # as even as can be, so that little of the work is padding
 
     def cut(a: Any) -> jax.Array:
         a = np.asarray(a)

@@ -1,41 +1,31 @@
-"""The host's side of a run: it launches compiled chunks of steps and, between them, logs, evaluates, saves
-and stops."""
+"""The host's side of a run: launch compiled chunks of steps and, between them, log, evaluate, save and stop."""
 
 import dataclasses
 import signal
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
 
 from tljax.checkpoints.run import RunCheckpoints
-from tljax.training.log import Log
+from tljax.training.log import Log, Tell
 from tljax.training.program import Program, Stream
+from tljax.training.signals import Terminated, noted_signals
 from tljax.training.state import Run
+from tljax.tree import named_leaves
 from tljax.types import Batch, TljaxError
 
 CHUNK_SECONDS = 0.5
-"""How long the device works before the host looks again: long beside a dispatch, short beside a person's
-patience."""
+"""How long the device works before the host looks again: long beside a dispatch, short beside a person's patience."""
+SAVE_SECONDS = 30.0
+"""How much work a kill may cost where `save_every` is not given; more, where saving is so slow as to take over 5 %."""
 
 
 class NonFiniteError(TljaxError):
-    """The loss became NaN or infinite."""
-
-
-class Terminated(SystemExit):
-    """The process was asked to end (SIGTERM); the run has been saved. Exits with 143, as shells expect."""
-
-    def __init__(self, message: str):
-        super().__init__(143)
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
+    """The loss, or a parameter, became NaN or infinite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,20 +35,31 @@ class Rhythm:
     steps: int
     log_every: int
     eval_every: int
-    save_every: int
+    save_every: int | None = None
+    """None: by the clock."""
 
     def next_stop(self, step: int) -> int:
-        """The first step after `step` at which the host has something to do."""
-        return min([self.steps] + [(step // n + 1) * n for n in (self.log_every, self.eval_every, self.save_every)])
+        """The first step after `step` at which the host has something to do.
+
+        >>> Rhythm(steps=100, log_every=10, eval_every=25).next_stop(20)
+        25
+        """
+        every = [n for n in (self.log_every, self.eval_every, self.save_every) if n is not None]
+        return min([self.steps] + [(step // n + 1) * n for n in every])
 
     def due(self, step: int, every: int) -> bool:
-        """Whether `step` is a multiple of `every`, or the last."""
+        """Whether `step` is a multiple of `every`, or the last.
+
+        >>> rhythm = Rhythm(steps=105, log_every=10, eval_every=25)
+        >>> [step for step in (20, 25, 30, 105) if rhythm.due(step, rhythm.log_every)]
+        [20, 30, 105]
+        """
         return step % every == 0 or step == self.steps
 
 
 @dataclasses.dataclass
 class Loop:
-    """One training run under way."""
+    """One training run, or a stack of them, under way."""
 
     program: Program
     streams: Mapping[str, Stream]
@@ -66,120 +67,116 @@ class Loop:
     rhythm: Rhythm
     log: Log
     checkpoints: RunCheckpoints | None
-    tell: Callable[[int, float, Mapping[str, float]], None]
+    tell: Tell
+    monitor: str
     examples_per_step: int
     stacked: bool
     training_seconds: float = 0.0
-    seen: dict[str, float] = dataclasses.field(default_factory=dict)
+    shown: dict[str, float] = dataclasses.field(default_factory=dict)
+    """The numbers beside the progress bar."""
+    saved_at: float = dataclasses.field(default_factory=time.monotonic)
+    saving_seconds: float = 0.0
 
     def run(self, run: Run) -> Run:
         """Train from where `run` stands to the last step, or until early stopping has ended every run."""
-        step = int(np.max(run.state.step)) if self.stacked else int(run.state.step)
-        chunk = 1
-        if step == 0:
-            run = self._evaluate(run, 0)
-        with _signals(catch=self.checkpoints is not None) as received:
-            while step < self.rhythm.steps and not bool(np.all(run.best.stopped)):
+        step, chunk = int(np.max(run.state.step)), 1
+        with noted_signals(catch=self.checkpoints is not None) as received:
+            if step == 0:
+                run = self._evaluate(run, 0)
+            while step < self.rhythm.steps and not np.all(run.best.stopped):
                 n = min(chunk, self.rhythm.next_stop(step) - step)
                 began = time.perf_counter()
                 run = self.program.advance(run, self.streams, jnp.int32(n))
-                self._check_finite(run, step + n)  # waits for the device
-                seconds = time.perf_counter() - began
                 step += n
+                self._check_finite(run, step)  # waits for the device
+                seconds = time.perf_counter() - began
                 chunk = _next_chunk(chunk, n, seconds)
                 self.training_seconds += seconds
-                run = self._between(run, step, speed=n * self.examples_per_step / seconds, ended=bool(received))
+                run = self._between(run, step)
+                self.tell(step, n * self.examples_per_step / seconds, self.shown)
                 if received:
-                    self._end(received[0], step)
-        self._save(run, step, again=False)
+                    break
+            self._save(run, step)
+            if received:
+                self._end(received[0], step)
         return run
 
-    def _between(self, run: Run, step: int, *, speed: float, ended: bool) -> Run:
+    def _between(self, run: Run, step: int) -> Run:
         rhythm = self.rhythm
         if rhythm.due(step, rhythm.log_every):
             means = {name: np.asarray(total) / np.maximum(run.count, 1) for name, total in run.sums.items()}
-            self._add_rows(step, "train", means, active=~np.asarray(run.best.stopped))
+            self._add_rows(step, "train", means, np.asarray(run.best.stopped))
             run = self.program.clear(run)
         if rhythm.due(step, rhythm.eval_every):
             run = self._evaluate(run, step)
-        if ended or rhythm.due(step, rhythm.save_every):
+        if self._save_is_due(step):
             self._save(run, step)
-        self.tell(step, speed, self.seen)
         return run
 
     def _evaluate(self, run: Run, step: int) -> Run:
         if self.valid is None:
             return run
-        active = ~np.asarray(run.best.stopped)
+        stopped = np.array(run.best.stopped)  # a copy: the run's buffers are donated
         run, scores = self.program.validate(run, self.valid)
-        self._add_rows(step, "valid", scores, active=active)
+        self._add_rows(step, "valid", scores, stopped)
         return run
 
-    def _add_rows(self, step: int, part: str, values: Mapping[str, Any], *, active: np.ndarray) -> None:
+    def _add_rows(self, step: int, split: str, values: Mapping[str, Any], stopped: np.ndarray) -> None:
+        """A row for the run, or one for each of the stack that has not stopped."""
         host = {name: np.asarray(value) for name, value in values.items()}
-        for i in range(active.size) if self.stacked else [None]:
-            if i is None or active[i]:
-                which = {} if i is None else {"run": i}
-                self.log.add(
-                    {"step": step, "split": part}
-                    | which
-                    | {k: float(v if i is None else v[i]) for k, v in host.items()}
-                )
-        keep = {"train": ("loss",), "valid": ("accuracy", "rmse")}[part]
-        self.seen |= {f"{part} {k}": float(np.mean(host[k])) for k in keep if k in host}
+        for i in np.flatnonzero(~stopped) if self.stacked else [...]:
+            which = {"run": int(i)} if self.stacked else {}
+            numbers = {name: float(value[i]) for name, value in host.items()}
+            self.log.add({"step": step, "split": split} | which | numbers)
+        name = {"train": "loss", "valid": self.monitor}[split]
+        self.shown[f"{split} {name}"] = float(np.mean(host[name]))
 
-    def _save(self, run: Run, step: int, *, again: bool = True) -> None:
-        """Save `run`, unless (`again=False`) it is saved already."""
-        if self.checkpoints is not None and (again or self.checkpoints.newest() != step):
-            self.checkpoints.save(step, run, {"training_seconds": self.training_seconds})
+    def _save_is_due(self, step: int) -> bool:
+        every = self.rhythm.save_every
+        if every is not None:
+            return self.rhythm.due(step, every)
+        return time.monotonic() - self.saved_at > max(SAVE_SECONDS, 20 * self.saving_seconds)
+
+    def _save(self, run: Run, step: int) -> None:
+        """Save `run`, unless it is saved already."""
+        if self.checkpoints is None or self.checkpoints.newest() == step:
+            return
+        began = time.monotonic()
+        self.checkpoints.save(step, run, {"training_seconds": self.training_seconds, "rows": len(self.log.rows)})
+        self.saved_at = time.monotonic()
+        self.saving_seconds = self.saved_at - began  # with what was left of the save before
 
     def _check_finite(self, run: Run, step: int) -> None:
-        if self.stacked or np.isfinite(run.sums["loss"]):
+        """Wait for `run`, and raise if it failed: before anything of it is saved."""
+        failed = int(np.max(run.failed))
+        if failed < 0 or self.stacked:
             return  # in a stack, one run's failure is an outcome: its evaluations never become the best
-        bad = sorted(name for name, total in run.sums.items() if not np.isfinite(total))
-        kept = ""
-        if self.checkpoints is not None:
-            self.checkpoints.wait()
-            kept = (
-                f" The last good checkpoint is that of step {self.checkpoints.newest()} in {self.checkpoints.folder}."
-            )
-        raise NonFiniteError(
-            f"the loss became NaN or infinite at or shortly before step {step} (not finite: {', '.join(bad)}). "
-            f"Lower the learning rate, or clip gradients with clip_norm=1.0.{kept}"
-        )
+        metrics = [name for name, total in run.sums.items() if not np.isfinite(total)]
+        learnt = {**run.state.trainable, "stats": run.state.stats}
+        leaves = [name for name, leaf in named_leaves(learnt).items() if not jnp.all(jnp.isfinite(leaf))]
+        if "loss" in metrics:
+            what = f"the loss became NaN or infinite at step {failed} (so did: {_listed(metrics)})"
+        else:
+            what = f"parameters became NaN or infinite by step {failed}: {_listed(leaves + metrics)}"
+        newest = None if self.checkpoints is None else self.checkpoints.newest()
+        kept = "" if newest is None else f" Checkpoint {newest} in {self.checkpoints.folder} is from before that."
+        raise NonFiniteError(f"{what}. Lower the learning rate, or clip gradients with clip_norm=1.0.{kept}")
 
-    def _end(self, number: int, step: int) -> None:
+    def _end(self, number: int, step: int) -> NoReturn:
         assert self.checkpoints is not None
         self.checkpoints.wait()
+        name = "interrupted" if number == signal.SIGINT else "terminated"
+        message = f"{name} at step {step}; saved in {self.checkpoints.folder}. The same command continues from there."
         if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise Terminated(
-            f"terminated at step {step}; saved in {self.checkpoints.folder}. The same command continues from there."
-        )
+            raise KeyboardInterrupt(message)
+        print(message, file=sys.stderr, flush=True)
+        raise Terminated(message)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _next_chunk(chunk: int, n: int, seconds: float) -> int:
     """Grow towards `CHUNK_SECONDS`, at most fourfold at a time (the first call also compiles)."""
     return max(1, min(4 * chunk, int(n * CHUNK_SECONDS / max(seconds, 1e-6))))
-
-
-@contextmanager
-def _signals(*, catch: bool) -> Iterator[list[int]]:
-    """The signals received, in a list that fills while the block runs; a second one acts at once."""
-    received: list[int] = []
-    if not catch or threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    earlier = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
-
-    def note(number: int, frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, earlier[signal.Signals(number)])
-
-    for s in earlier:
-        signal.signal(s, note)
-    try:
-        yield received
-    finally:
-        for s, handler in earlier.items():
-            signal.signal(s, handler)

@@ -7,45 +7,57 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
-from tljax.evaluation import Metric, classification, regression
+from tljax.evaluation import Metric
 from tljax.objectives import Term
 from tljax.plans import Plan, Resolved
 from tljax.training.inputs import FitError, padded, streams_of
 from tljax.training.log import Row
 from tljax.training.loop import Rhythm
+from tljax.training.monitor import choose_monitor
 from tljax.training.program import Choices, Program, Stream, make_program
 from tljax.training.step import make_step
+from tljax.tree import nearest
 from tljax.types import Batch, Model, Params
-
-LESS_IS_BETTER = ("loss", "nll", "brier", "ece", "mae", "rmse")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a run goes. `fit` takes each as a keyword."""
+    """How a run goes. `fit` takes each as a keyword.
+
+    Raises `FitError` for values outside their range.
+
+    >>> Options(steps=100, patience=3).batch_size
+    32
+    """
 
     steps: int
     batch_size: int | Mapping[str, int] = 32
+    """Examples per step; a dict gives each stream its own."""
     eval_every: int | None = None
     """Steps between evaluations; default: 20 evaluations in the run."""
     log_every: int | None = None
     """Steps between log lines; default: as `eval_every`."""
     save_every: int | None = None
-    """Steps between checkpoints; default: as `eval_every`."""
+    """Steps between checkpoints; default: every half a minute of work. One is always made at the end."""
     keep: int = 2
     """How many checkpoints are kept."""
+    metric: Metric | None = None
+    """What is evaluated on the validation data; default by the labels: classes, several labels, or numbers."""
     monitor: str | None = None
-    """The metric that chooses the best parameters; default: accuracy, or rmse for regression."""
+    """The metric's number that chooses the best parameters; default: accuracy, or rmse for numbers."""
+    minimize: bool | None = None
+    """Whether less of `monitor` is better; needed for names that tljax does not know."""
     patience: int | None = None
     """Evaluations without improvement after which the run ends; None: never."""
-    metric: Metric | None = None
-    """What is evaluated on the validation data; default by the kind of labels."""
     clip_norm: float | None = None
+    """Clips the global norm of the gradient."""
     accumulate: int = 1
+    """Microbatches that each batch is cut into, to save memory."""
     ema: float | None = None
+    """Decay of an average of the parameters, which is then what is evaluated and returned."""
     augment: Callable[..., Batch] | None = None
     """`augment(key, batch) -> batch`, compiled into the step."""
     run_dir: str | pathlib.Path | None = None
@@ -57,9 +69,43 @@ class Options:
     progress: bool | str = True
     """Whether to show a progress bar; a string is its title."""
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "keep", "accumulate", "eval_every", "log_every", "save_every", "patience"):
+            value = getattr(self, name)
+            if not (value is None and name in _OPTIONAL) and not _is_count(value):
+                raise FitError(f"{name} must be a whole number, 1 or more; found {value!r}")
+        if not isinstance(self.on_log, Sequence) or not all(map(callable, self.on_log)):
+            raise FitError(f"on_log is a list of functions of a row, as on_log=[print]; found {self.on_log!r}")
+
+
+_OPTIONAL = ("eval_every", "log_every", "save_every", "patience")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+
+
+def options_from(given: Mapping[str, Any]) -> Options:
+    """`Options` from keywords; raises `FitError` with the nearest names for one that does not exist.
+
+    >>> options_from({"steps": 10, "batchsize": 8})
+    Traceback (most recent call last):
+    tljax.training.inputs.FitError: fit has no option 'batchsize'; the nearest are 'batch_size', 'patience', 'minimize'
+    """
+    known = [field.name for field in dataclasses.fields(Options)]
+    for name in given:
+        if name not in known:
+            close = nearest(name, known) or known
+            raise FitError(f"fit has no option {name!r}; the nearest are {', '.join(map(repr, close))}")
+    if "steps" not in given:
+        raise FitError("fit needs the number of updates to make: steps=1000")
+    return Options(**given)
+
 
 @dataclasses.dataclass
 class Prepared:
+    """A run that can start."""
+
     program: Program
     streams: dict[str, Stream]
     valid: Batch | None
@@ -74,79 +120,60 @@ def prepare(
     model: Model, params: Params, objective: Term, plan: Plan, train: Any, valid: Any,
     optimizer: optax.GradientTransformation, options: Options, *, stacked: bool,
 ) -> Prepared:  # fmt: skip
-    if train is None:
-        raise FitError("fit needs training data: train=(x, y)")
+    """Check what `fit` was given, and make its program. Raises `FitError`, or the `PlanError` of the plan."""
     one = jax.tree.map(lambda a: a[0], params) if stacked else params
-    streams = streams_of(train, objective)
-    sizes = _batch_sizes(options, streams)
-    rhythm = _rhythm(options)
-    _, y = next(iter(streams.values()))[:2]
-    metric, monitor = _metric(model, one, streams, y, options)
-    choices = Choices(
-        tuple(sorted(sizes.items())), stacked, metric if valid is not None else None, monitor,
-        -1 if monitor in LESS_IS_BETTER else 1, options.patience, options.augment,
-    )  # fmt: skip
     resolved = plan.resolve(one)
-    program = _program(
-        model.apply,
-        objective,
-        _Frozen(resolved),
-        optimizer,
-        options.clip_norm,
-        options.accumulate,
-        options.ema,
-        choices,
-    )
+    streams, held_out = streams_of(train, objective), padded(valid)
+    choices = _choices(model, one, streams, held_out, _task(train, valid), options, stacked)
+    rhythm = _rhythm(options)
+    ways = (options.clip_norm, options.accumulate, options.ema)
+    program = _program(model.apply, objective, _Frozen(resolved), optimizer, *ways, choices)
     description = {
-        "plan": str(plan), "objective": str(objective), "steps": options.steps, "batch_size": dict(sizes),
-        "eval_every": rhythm.eval_every, "log_every": rhythm.log_every, "monitor": monitor,
-        "patience": options.patience, "jax": jax.__version__, **(options.config or {}),
+        "model": model.name, "plan": str(plan), "objective": str(objective), "batch_size": dict(choices.batch_sizes),
+        "steps": rhythm.steps, "eval_every": rhythm.eval_every, "log_every": rhythm.log_every,
+        "monitor": choices.monitor, "patience": options.patience, "clip_norm": options.clip_norm,
+        "accumulate": options.accumulate, "ema": options.ema, "jax": jax.__version__,
+        "config": dict(options.config or {}),
     }  # fmt: skip
-    return Prepared(program, streams, padded(valid), options, rhythm, resolved, choices, description)
+    return Prepared(program, streams, held_out, options, rhythm, resolved, choices, description)
+
+
+def _choices(
+    model: Model, params: Params, streams: Mapping[str, Stream], valid: Batch | None, task: str | None,
+    options: Options, stacked: bool,
+) -> Choices:  # fmt: skip
+    first = next(iter(streams.values()))
+    monitor = choose_monitor(
+        model, params, (first.x, first.y), valid,
+        task=task, metric=options.metric, name=options.monitor, minimize=options.minimize,
+    )  # fmt: skip
+    if monitor is None and options.patience is not None:
+        raise FitError(f"patience={options.patience} needs validation data: valid=(x, y)")
+    watched = {} if monitor is None else {"metric": monitor.metric, "monitor": monitor.name, "sign": monitor.sign}
+    sizes = tuple(sorted(_batch_sizes(options, streams).items()))
+    return Choices(sizes, stacked, patience=options.patience, augment=options.augment, **watched)
+
+
+def _task(train: Any, valid: Any) -> str | None:
+    """What the labels are, where the data set says so."""
+    return getattr(valid, "task", None) or getattr(train, "task", None)
 
 
 def _batch_sizes(options: Options, streams: Mapping[str, Stream]) -> dict[str, int]:
     given = options.batch_size
-    sizes = {name: given[name] if isinstance(given, Mapping) else given for name in streams}
+    sizes = {name: given.get(name) if isinstance(given, Mapping) else given for name in streams}
     for name, size in sizes.items():
-        if size < 1 or size % options.accumulate:
+        if not _is_count(size) or size % options.accumulate:
             raise FitError(
-                f"batch_size {size} of {name!r} must be positive and a multiple of accumulate={options.accumulate}"
+                f"batch_size of {name!r} must be a whole number, 1 or more, and a multiple of "
+                f"accumulate={options.accumulate}; found {size!r}"
             )
-    return sizes
+    return {name: int(size) for name, size in sizes.items()}
 
 
 def _rhythm(options: Options) -> Rhythm:
-    if options.steps < 1:
-        raise FitError(f"steps must be at least 1; found {options.steps}")
     every = options.eval_every or max(1, options.steps // 20)
-    rhythm = Rhythm(options.steps, options.log_every or every, every, options.save_every or every)
-    if min(dataclasses.astuple(rhythm)) < 1:
-        raise FitError(f"eval_every, log_every and save_every must be at least 1; found {rhythm}")
-    return rhythm
-
-
-def _metric(
-    model: Model, params: Params, streams: Mapping[str, Stream], y: Any, options: Options
-) -> tuple[Metric, str]:
-    x = next(iter(streams.values())).x
-    sample = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2, *a.shape[1:]), a.dtype), x)
-    width = jax.eval_shape(model.apply, params, sample).logits.shape[-1]
-    if jnp.issubdtype(y.dtype, jnp.integer):
-        low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= width:
-            raise FitError(
-                f"the labels go from {low} to {high}, but {model.name} has {width} outputs: they must be 0..{width - 1}"
-            )
-        metric, monitor = _default_metric("classification", width), "accuracy"
-    else:
-        metric, monitor = _default_metric("regression", width), "rmse"
-    return options.metric or metric, options.monitor or monitor
-
-
-@functools.cache
-def _default_metric(kind: str, width: int) -> Metric:
-    return classification(width) if kind == "classification" else regression(width)
+    return Rhythm(options.steps, options.log_every or every, every, options.save_every)
 
 
 class _Frozen:
@@ -162,10 +189,10 @@ class _Frozen:
         return isinstance(other, _Frozen) and self._items == other._items
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=16)  # a program keeps what its objective holds, such as the anchor of L2-SP
 def _program(
-    apply: Callable[..., Any], objective: Term, plan: _Frozen, optimizer: Any, clip_norm: Any, accumulate:
-    int, ema: Any, choices: Choices
+    apply: Callable[..., Any], objective: Term, plan: _Frozen, optimizer: Any,
+    clip_norm: float | None, accumulate: int, ema: float | None, choices: Choices,
 ) -> Program:  # fmt: skip
     """Compiled once per configuration: equal arguments give the same program."""
     model = Model(init=None, apply=apply)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Many steps, or an evaluation, as one compiled program; for one run, or for a stack of runs.
 
-Data stay on the device, a `fori_loop` makes as many steps as it is told, the run's buffers are donated.  A
-stack of runs (seeds, rates, subsets of the data) goes through the same program: one after the other on
-CPU, where batching over weights makes convolutions slow, and side by side (`vmap`) on accelerators.
+Data stay on the device, a `fori_loop` makes as many steps as it is told, the run's buffers are donated. A stack of runs
+(seeds, rates, subsets of the data) goes through the same program: one after the other on CPU, where batching over
+weights makes convolutions slow, and side by side (`vmap`) on accelerators.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tljax.data import batch_indices
+from tljax.data import batch_indices, fold_seed
 from tljax.evaluation import Metric
 from tljax.training.state import Run, judge, start_run
 from tljax.training.step import Step
@@ -62,17 +62,20 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
     arguments."""
 
     def start(params: Params, seed: Array, rate: Array, streams: Mapping[str, Stream]) -> Run:
-        batches = _draw(streams, choices, jnp.uint32(0), jnp.int32(0))
+        batches = jax.eval_shape(lambda: _draw(streams, choices, jnp.uint32(0), jnp.int32(0)))
         state = step.init(params, batches, seed=seed, rate=rate)
         _, metrics = jax.eval_shape(step.update, state, batches)
-        return start_run(state, metrics, choices.sign)
+        return start_run(state, metrics, sign=choices.sign, evaluated=choices.metric is not None)
 
     def advance(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:
         def body(_: Array, run: Run) -> Run:
             state, metrics = step.update(run.state, _draw(streams, choices, run.state.seed, run.state.step))
-            return run._replace(state=state, sums=jax.tree.map(jnp.add, run.sums, metrics), count=run.count + 1)
+            sums = jax.tree.map(jnp.add, run.sums, metrics)
+            run = run._replace(state=state, sums=sums, count=run.count + 1)
+            return _note_failure(run, ~jnp.isfinite(metrics["loss"]))
 
-        return jax.lax.fori_loop(0, n, body, run)
+        run = jax.lax.fori_loop(0, n, body, run)
+        return _note_failure(run, ~_all_finite((run.state.trainable, run.state.stats)))
 
     def validate(run: Run, valid: Batch) -> tuple[Run, dict[str, Array]]:
         scores = score(model, choices.metric, run.state.evaluated, valid)
@@ -111,14 +114,22 @@ def _draw(streams: Mapping[str, Stream], choices: Choices, seed: Array, step: Ar
     """The batch of every stream at `step`: the order of the data is a function of `(seed, step)`."""
     batches = {}
     for i, (name, stream) in enumerate(sorted(streams.items())):
-        own = seed + jnp.uint32(i * 0x9E3779B9 % 2**32)
+        own = fold_seed(seed, i)  # unrelated to the run's seed, from which the step draws
         rows = stream.subset[batch_indices(own, step, dict(choices.batch_sizes)[name], stream.size)]
         batch = Batch(*jax.tree.map(lambda a, rows=rows: a[rows], (stream.x, stream.y)))
         if choices.augment is not None:
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), i)
-            batch = choices.augment(key, batch)
+            batch = choices.augment(jax.random.fold_in(jax.random.key(own), step), batch)
         batches[name] = batch
     return batches
+
+
+def _note_failure(run: Run, failed: Array) -> Run:
+    return run._replace(failed=jnp.where((run.failed < 0) & failed, run.state.step, run.failed))
+
+
+def _all_finite(tree: Any) -> Array:
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in floats]))
 
 
 def _unless_stopped(advance: Callable[..., Run]) -> Callable[..., Run]:

@@ -30,7 +30,7 @@ class State(NamedTuple):
     terms: Any
     """What the terms of the objective carry."""
     average: Params
-    """The exponential moving average of `trainable["model"]` and `stats` (a pair), or None."""
+    """The exponential moving average of `trainable["model"]` and `stats` (a pair), in float32 at least; or None."""
 
     @property
     def params(self) -> Params:
@@ -38,11 +38,18 @@ class State(NamedTuple):
         return merge(self.trainable["model"], self.frozen, self.stats)
 
     @property
-    def evaluated(self) -> Params:
-        """The tree to evaluate: the averaged one where an average is kept."""
+    def learnt(self) -> tuple[Params, Params]:
+        """The parameters and the statistics to evaluate: the averaged ones where an average is kept."""
+        now = (self.trainable["model"], self.stats)
         if self.average is None:
-            return self.params
-        return merge(self.average[0], self.frozen, self.average[1])
+            return now
+        return jax.tree.map(lambda n, a: a.astype(n.dtype), now, self.average)
+
+    @property
+    def evaluated(self) -> Params:
+        """The whole tree to evaluate: the averaged one where an average is kept."""
+        model, stats = self.learnt
+        return merge(model, self.frozen, stats)
 
 
 class Best(NamedTuple):
@@ -53,9 +60,9 @@ class Best(NamedTuple):
     step: Array
     """When it was reached, int32 `[]`."""
     model: Params
-    """The learnt parameters at that step, None elsewhere."""
+    """The learnt parameters at that step, None elsewhere; None altogether in a run that is not evaluated."""
     stats: Params
-    """The statistics at that step, None elsewhere."""
+    """The statistics at that step, in the same way."""
     waited: Array
     """Evaluations since then, int32 `[]`."""
     stopped: Array
@@ -71,6 +78,8 @@ class Run(NamedTuple):
     """The metrics of the steps since the last log line, summed."""
     count: Array
     """How many steps that were, int32 `[]`."""
+    failed: Array
+    """The first step whose loss was not finite, or after which parameters were found not to be; -1 if none. `[]`."""
 
     @property
     def best_params(self) -> Params:
@@ -78,11 +87,14 @@ class Run(NamedTuple):
         return merge(self.best.model, self.state.frozen, self.best.stats)
 
 
-def start_run(state: State, metrics: dict[str, Any], sign: int) -> Run:
-    """A run that has made no step. `metrics`: shapes of the step's metrics. `sign`: +1 where more is
-    better, else -1."""
-    learnt = (state.trainable["model"], state.stats)
-    model, stats = jax.tree.map(jnp.copy, learnt)  # its own buffers: the state's are donated
+def start_run(state: State, metrics: dict[str, Any], *, sign: int, evaluated: bool) -> Run:
+    """A run that has made no step.
+
+    `metrics`: shapes of the step's metrics. `sign`: +1 where more of the monitored metric is better, else -1.
+    `evaluated`: whether there will be evaluations, so that the best parameters must be kept.
+    """
+    # Its own buffers: the state's are donated.
+    model, stats = jax.tree.map(jnp.copy, state.learnt) if evaluated else (None, None)
     best = Best(
         value=jnp.float32(-sign * jnp.inf),
         step=jnp.int32(0),
@@ -91,16 +103,18 @@ def start_run(state: State, metrics: dict[str, Any], sign: int) -> Run:
         waited=jnp.int32(0),
         stopped=jnp.bool_(False),
     )
-    return Run(state, best, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics), jnp.int32(0))
+    sums = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
+    return Run(state, best, sums, count=jnp.int32(0), failed=jnp.int32(-1))
 
 
 def judge(run: Run, value: Array, sign: int, patience: int | None) -> Run:
     """`run` after an evaluation gave `value`: keeps the better parameters; a NaN is never better."""
     state, best = run.state, run.best
+    value = jnp.asarray(value, jnp.float32)
     better = sign * value > sign * best.value
-    now = (state.trainable["model"], state.stats) if state.average is None else state.average
-    model, stats = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, (best.model, best.stats))
+    old = (best.model, best.stats)
+    model, stats = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.learnt, old)
     waited = jnp.where(better, jnp.int32(0), best.waited + 1)
     stopped = best.stopped if patience is None else best.stopped | (waited >= patience)
-    value = jnp.where(better, value.astype(jnp.float32), best.value)
-    return run._replace(best=Best(value, jnp.where(better, state.step, best.step), model, stats, waited, stopped))
+    step = jnp.where(better, state.step, best.step)
+    return run._replace(best=Best(jnp.where(better, value, best.value), step, model, stats, waited, stopped))

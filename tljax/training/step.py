@@ -1,7 +1,7 @@
-"""The training step: a pure function `(state, batches) -> (state, metrics)` from a model, an objective and
-a plan."""
+"""The training step: a pure function `(state, batches) -> (state, metrics)` from a model, an objective and a plan."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +12,14 @@ from tljax.objectives import Owned, Scene, Term
 from tljax.plans import Resolved
 from tljax.training.state import State
 from tljax.tree import merge
-from tljax.types import Array, Batch, Key, Model, Params
+from tljax.types import Array, Batch, Key, Model, Params, TljaxError
 
 Batches = Mapping[str, Batch]
 Metrics = dict[str, Array]
+
+
+class StepError(TljaxError):
+    """A training step that cannot be made, or a batch that it cannot take."""
 
 
 class Step(NamedTuple):
@@ -24,8 +28,7 @@ class Step(NamedTuple):
     init: Callable[..., State]
     """`init(params, batches, *, seed, rate=1.0) -> State`; of `batches` only shapes and dtypes matter."""
     update: Callable[[State, Batches], tuple[State, Metrics]]
-    """One update; metrics are scalars: the loss, what the terms log, and the norm of the gradient before
-    clipping."""
+    """One update; metrics are scalars: the loss, what the terms log, and the norm of the gradient before clipping."""
 
 
 def make_step(
@@ -40,39 +43,59 @@ def make_step(
 ) -> Step:
     """The step that minimises `objective` over the leaves that `plan` lets learn.
 
+    Gradients are taken with respect to the trainable tree alone, so frozen leaves cost no backward pass, have no
+    optimiser state and cannot be decayed. The step neither compiles itself nor places anything: `jax.jit` it, with
+    state and batches wherever they are.
+
     Args:
       model: what is trained.
       objective: a term, or a sum of terms.
       plan: the plan, resolved for the model's parameters: `plan.resolve(params)`.
-      optimizer: any optax transformation; it sees the trainable leaves only.
-      clip_norm: clips the global norm of the trainable gradient.
+      optimizer: any optax transformation. It sees the trainable leaves only; where the plan has several rates, one
+        copy of it sees the leaves of each, so that a norm which the optimiser itself clips is that of the group.
+      clip_norm: clips the global norm of the whole trainable gradient.
       accumulate: number of equal microbatches that each batch is cut into; their gradients are averaged.
-      ema: decay of the moving average of parameters; warmed up as `min(ema, (1 + t) / (10 + t))`.
+      ema: decay of the moving average of parameters and statistics; warmed up as `min(ema, (1 + t) / (10 + t))`.
 
-    Gradients are taken with respect to the trainable tree alone, so frozen leaves cost no backward pass,
-    have no optimiser state and cannot be decayed.
+    Raises:
+      StepError: options outside their range; from `update`, a batch that does not divide into the microbatches.
+
+    >>> from tljax.models import mlp
+    >>> from tljax.objectives import cross_entropy
+    >>> from tljax.plans import linear_probe
+    >>> model, x = mlp((8,), num_classes=2), jnp.ones((4, 3))
+    >>> params = model.init(jax.random.key(0), x)
+    >>> step = make_step(model, cross_entropy(), linear_probe().resolve(params), optax.adam(1e-3))
+    >>> batches = {"train": Batch(x, jnp.array([0, 1, 0, 1]))}
+    >>> state, metrics = jax.jit(step.update)(step.init(params, batches, seed=0), batches)
+    >>> sorted(metrics), int(state.step)
+    (['accuracy', 'cross_entropy', 'grad_norm', 'loss'], 1)
     """
-    transform = _transform(plan, optimizer, clip_norm)
-    gradient = jax.value_and_grad(_loss(model, objective, plan), has_aux=True)
+    _check(clip_norm, accumulate, ema)
+    transform = optax.with_extra_args_support(_transform(plan, optimizer, clip_norm))
+    loss = _loss(model, objective, plan)
+    gradient = jax.value_and_grad(loss, has_aux=True)
 
     def init(params: Params, batches: Batches, *, seed: Any, rate: Any = 1.0) -> State:
         learnt, stats, frozen = plan.partition(params)
-        owned = objective.init(_key(seed, 0xFFFFFFFF), _abstract_scene(model, plan, params, batches, seed))
+        owned = objective.init(_key(seed, 0xFFFFFFFF), _abstract_scene(model, plan, params, batches))
         trainable = {"model": learnt, "terms": owned.params}
-        average = jax.tree.map(jnp.copy, (learnt, stats)) if ema is not None else None
+        with _lenient():
+            opt = transform.init(trainable)
         return State(
             step=jnp.int32(0), seed=jnp.asarray(seed, jnp.uint32), rate=jnp.asarray(rate, jnp.float32),
-            trainable=trainable, frozen=frozen, stats=stats, opt=transform.init(trainable),
-            terms=owned.state, average=average,
+            trainable=trainable, frozen=frozen, stats=stats, opt=opt, terms=owned.state,
+            average=None if ema is None else jax.tree.map(_wide_copy, (learnt, stats)),
         )  # fmt: skip
 
     def update(state: State, batches: Batches) -> tuple[State, Metrics]:
         grads, stats, terms, metrics = _gradients(gradient, state, batches, accumulate)
-        metrics["grad_norm"] = optax.global_norm(grads)
-        with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by integer step counts
-            updates, opt = transform.update(grads, state.opt, state.trainable)
-        updates = jax.tree.map(lambda u: u * state.rate.astype(u.dtype), updates)
-        trainable = optax.apply_updates(state.trainable, updates)
+        extra = {"value": metrics["loss"], "grad": grads, "value_fn": _value_fn(loss, state, batches)}
+        with _lenient():
+            metrics["grad_norm"] = optax.tree.norm(grads)
+            updates, opt = transform.update(grads, state.opt, state.trainable, **extra)
+            updates = jax.tree.map(lambda u: u * state.rate.astype(u.dtype), updates)
+            trainable = optax.apply_updates(state.trainable, updates)
         average = state.average if ema is None else _moved(state.average, (trainable["model"], stats), state.step, ema)
         new = state._replace(
             step=state.step + 1, trainable=trainable, stats=stats, opt=opt, terms=terms, average=average
@@ -82,6 +105,22 @@ def make_step(
     return Step(init, update)
 
 
+def _check(clip_norm: Any, accumulate: Any, ema: Any) -> None:
+    if clip_norm is not None and not clip_norm > 0:
+        raise StepError(f"clip_norm must be above 0, or None for no clipping; found {clip_norm!r}")
+    if accumulate != int(accumulate) or accumulate < 1:
+        raise StepError(f"accumulate must be a whole number of microbatches, 1 or more; found {accumulate!r}")
+    if ema is not None and not 0 < ema < 1:
+        raise StepError(f"ema is the decay of an average, between 0 and 1, as 0.999; found {ema!r}")
+
+
+@contextmanager
+def _lenient() -> Iterator[None]:
+    """Optimisers multiply floats by integer counts and scalars by arrays, which strict numerics would refuse."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def _transform(plan: Resolved, optimizer: Any, clip_norm: float | None) -> optax.GradientTransformation:
     def labels(trainable: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -89,20 +128,23 @@ def _transform(plan: Resolved, optimizer: Any, clip_norm: float | None) -> optax
             "terms": jax.tree.map(lambda _: "rate 1", trainable["terms"]),
         }
 
-    grouped = optax.multi_transform(plan.groups(optimizer), labels)
+    groups = plan.groups(optimizer)
+    # With one group the optimiser sees the whole tree, as those with a line search or a norm of their own want it.
+    grouped = optimizer if len(groups) == 1 else optax.multi_transform(groups, labels)
     return grouped if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), grouped)
 
 
 def _loss(model: Model, objective: Term, plan: Resolved) -> Callable[..., Any]:
+    """`loss(trainable, state, batches, key) -> (value, (stats, terms, metrics))`."""
     held = plan.frozen_statistics
 
     def loss(trainable: dict[str, Any], state: State, batches: Batches, key: Key) -> Any:
-        forward_key, term_key = jax.random.split(key)
+        stream_key, forward_key, term_key = jax.random.split(key, 3)
         outputs, stats = {}, state.stats
         for i, name in enumerate(objective.streams):
             params = merge(trainable["model"], state.frozen, stats)
-            k = jax.random.fold_in(forward_key, i)
-            outputs[name] = model.apply(params, batches[name].x, train=True, key=k, frozen=held)
+            own_key = jax.random.fold_in(stream_key, i)
+            outputs[name] = model.apply(params, batches[name].x, train=True, key=own_key, frozen=held)
             stats = _updated(plan, stats, outputs[name].stats)
 
         def forward(params: Params, x: Any) -> Any:
@@ -114,6 +156,11 @@ def _loss(model: Model, objective: Term, plan: Resolved) -> Callable[..., Any]:
         return value, (stats, terms, {"loss": value} | metrics)
 
     return loss
+
+
+def _value_fn(loss: Callable[..., Any], state: State, batches: Batches) -> Callable[[Any], Array]:
+    """The loss of other trainable parameters on the same batch, for optimisers with a line search."""
+    return lambda trainable: loss(trainable, state, batches, _key(state.seed, state.step))[0]
 
 
 def _updated(plan: Resolved, stats: Params, new: Params) -> Params:
@@ -129,22 +176,39 @@ def _gradients(gradient: Callable[..., Any], state: State, batches: Batches, acc
         return grads, stats, terms, dict(metrics)
 
     def one(carry: Any, item: Any) -> Any:
-        stats, terms = carry
+        stats, terms, total = carry
         micro, i = item
         now = state._replace(stats=stats, terms=terms)
         (_, (stats, terms, metrics)), grads = gradient(state.trainable, now, micro, jax.random.fold_in(key, i))
-        return (stats, terms), (grads, metrics)
+        return (stats, terms, jax.tree.map(jnp.add, total, grads)), metrics
 
-    micros = jax.tree.map(lambda a: a.reshape(accumulate, a.shape[0] // accumulate, *a.shape[1:]), dict(batches))
-    (stats, terms), stacked = jax.lax.scan(one, (state.stats, state.terms), (micros, jnp.arange(accumulate)))
-    grads, metrics = jax.tree.map(lambda a: jnp.mean(a, axis=0), stacked)
-    return grads, stats, terms, metrics
+    micros = jax.tree.map(lambda a: _cut(a, accumulate), dict(batches))
+    start = (state.stats, state.terms, jax.tree.map(jnp.zeros_like, state.trainable))
+    (stats, terms, total), metrics = jax.lax.scan(one, start, (micros, jnp.arange(accumulate)))
+    grads = jax.tree.map(lambda g: g / jnp.asarray(accumulate, g.dtype), total)
+    return grads, stats, terms, jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
+
+
+def _cut(a: Array, pieces: int) -> Array:
+    if a.shape[0] % pieces:
+        raise StepError(f"a batch of {a.shape[0]} examples cannot be cut into {pieces} equal microbatches")
+    return a.reshape(pieces, a.shape[0] // pieces, *a.shape[1:])
+
+
+def _wide_copy(a: Array) -> Array:
+    """In half precision an average would stand still: its small updates are rounded off."""
+    narrow = jnp.issubdtype(a.dtype, jnp.floating) and a.dtype.itemsize < 4
+    return jnp.array(a, jnp.float32 if narrow else a.dtype, copy=True)
 
 
 def _moved(average: Params, now: Params, step: Array, decay: float) -> Params:
     t = step.astype(jnp.float32)
     d = jnp.minimum(jnp.float32(decay), (1 + t) / (10 + t))
-    return jax.tree.map(lambda a, n: a + (1 - d).astype(a.dtype) * (n.astype(a.dtype) - a), average, now)
+
+    def move(a: Array, n: Array) -> Array:
+        return a + (1 - d).astype(a.dtype) * (n.astype(a.dtype) - a) if jnp.issubdtype(a.dtype, jnp.floating) else n
+
+    return jax.tree.map(move, average, now)
 
 
 def _key(seed: Any, step: Any) -> Key:
@@ -152,9 +216,11 @@ def _key(seed: Any, step: Any) -> Key:
     return jax.random.fold_in(jax.random.key(jnp.asarray(seed, jnp.uint32)), step)
 
 
-def _abstract_scene(model: Model, plan: Resolved, params: Params, batches: Batches, seed: Any) -> Scene:
+def _abstract_scene(model: Model, plan: Resolved, params: Params, batches: Batches) -> Scene:
+    key = jax.random.key(0)
+
     def forward(params: Params, x: Any) -> Any:
-        return model.apply(params, x, train=True, key=_key(seed, 0), frozen=plan.frozen_statistics)
+        return model.apply(params, x, train=True, key=key, frozen=plan.frozen_statistics)
 
     outputs = {name: jax.eval_shape(forward, params, batch.x) for name, batch in batches.items()}
-    return Scene(outputs, batches, params, forward, jnp.int32(0), _key(seed, 0))
+    return Scene(outputs, batches, params, forward, jnp.int32(0), key)
