@@ -12,9 +12,7 @@ from tljax.tree import count, leaf_names, select
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize(
-    "shape", [(2, 8, 8), (2, 8, 8, 1), (2, 16, 16, 3), (2, 28, 28, 1), (2, 32, 32, 5), (2, 9, 15, 2)]
-)
+@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 8, 8, 1), (2, 16, 16, 3), (2, 28, 28, 1), (2, 9, 32, 5)])
 @pytest.mark.parametrize("grid", [None, 4])
 def test_any_size_and_channels(shape, grid):
     model = lenet(5, grid=grid)
@@ -65,9 +63,10 @@ def test_the_published_mnist_network(data_dir):
         "head": {"kernel": head[0].T, "bias": head[1]},
     }
     test = np.load(data_dir / "digits/mnist_test.npz")
-    x = test["x"][:2000].astype(np.float32) / 255
-    logits = jax.jit(lenet(10).apply)(params, x).logits
-    assert np.mean(np.argmax(logits, 1) == test["y"][:2000]) > 0.98
+    x = test["x"].astype(np.float32) / 255
+    apply = jax.jit(lenet(10).apply)
+    logits = np.concatenate([apply(params, x[i : i + 1000]).logits for i in range(0, len(x), 1000)])
+    assert np.mean(np.argmax(logits, 1) == test["y"]) == pytest.approx(0.9889, abs=1e-4)
 
 
 def layers(state):
