@@ -20,8 +20,10 @@ def test_siblings(tmp_path: Path) -> None:
         "stested.csv",
     ):
         (tmp_path / name).write_bytes(b"")
+    (tmp_path / "test-B.csv").write_bytes(b"")
     assert siblings(tmp_path / "mnist_train.npz") == {"test": tmp_path / "mnist_test.npz"}
     assert siblings(tmp_path / "train.csv") == {"valid": tmp_path / "val.csv"}
+    assert siblings(tmp_path / "TRAIN-b.csv") == {"test": tmp_path / "test-B.csv"}
     assert siblings(tmp_path / "mnist_test.npz") == {}
     assert siblings(tmp_path / "strained.csv") == {}
 

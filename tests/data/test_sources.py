@@ -159,7 +159,7 @@ def test_bad_parts(tmp_path: Path) -> None:
         ("{}/set.npz", {"size": (1, 2, 3)}, "found .1, 2, 3."),
         ("{}/set.npz", {"test_fraction": 1.0}, "test_fraction must lie between 0 and 1; found 1.0"),
         ("{}/set.npz", {"task": "ranking"}, "task is 'classification' or 'regression'"),
-        ("a" * 5000, {}, "cannot read|no file or folder"),
+        ("a" * 5000, {}, r"cannot read .*: File name too long"),
         ("a\0b", {}, "no file or folder"),
     ],
 )

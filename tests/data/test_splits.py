@@ -56,6 +56,7 @@ def test_targets_and_multiple_labels_have_no_strata() -> None:
         ([0, 0, 1, 1], (0.6, 0.2, 0.2), "class 'cat' has 2$"),
         ([], (0.5, 0.5), "there are none"),
         ([0, 1], (0.5, 0.4), r"positive with sum 1; found \(0.5, 0.4\)"),
+        ([0, -2], (0.5, 0.5), "a class must be 0 or more; the first that is not is -2"),
         ([0, 1], (1.2, -0.2), "positive with sum 1"),
     ],
 )
@@ -101,12 +102,14 @@ def test_k_shot_of_a_split_is_unrelated_to_the_split() -> None:
             r"2 labels per class were asked for, but there are fewer examples of class 'dog' \(1\), 'owl' \(0\)",
         ),
         ([0, 1], 1, r"fewer examples of class 'owl' \(0\)"),
+        ([0, 1, -1], 1, "a class must be 0 or more"),
+        (np.zeros(0, int), 1, r"fewer examples of class 'cat' \(0\)"),
         ([0, 1, 2], 0, "must be 1 or more; found 0"),
         ([0.5, 1], 1, "one class per example"),
         ([[0, 1]], 1, "one class per example"),
     ],
 )
-def test_impossible_k_shot(y: list, k: int, words: str) -> None:
+def test_impossible_k_shot(y: object, k: int, words: str) -> None:
     with pytest.raises(DataError, match=words):
         k_shot(np.array(y), k, seed=0, classes=("cat", "dog", "owl"))
 

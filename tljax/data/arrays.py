@@ -40,9 +40,9 @@ class Dataset:
     y: np.ndarray
     """One of: classes `[N]` int32; soft or multiple labels `[N, C]` float32 in 0 .. 1; regression targets `[N]` or
     `[N, K]` float32."""
-    classes: tuple[str, ...] | None = None
-    """The names of the C classes; () means regression. None takes integers `[N]` for classes `"0"`, `"1"` ... and
-    floats for regression."""
+    classes: tuple[str, ...] = None  # type: ignore[assignment]  # a tuple as soon as the set is made
+    """The names of the C classes; () means regression. By default integers `[N]` are taken for classes `"0"`, `"1"` ...
+    and floats for regression."""
     name: str = "data"
 
     def __post_init__(self) -> None:
@@ -115,7 +115,6 @@ class Dataset:
         """
         if self.task != "classes":
             raise DataError(f"data set {self.name!r} has not one class per example: it holds {self.task}")
-        assert self.classes
         chosen = class_indices(classes, self.classes)
         new = np.full(len(self.classes), -1, np.int32)
         new[chosen] = np.arange(len(chosen), dtype=np.int32)

@@ -1,6 +1,6 @@
 """Real data sets that come with scikit-learn, by name. Nothing is downloaded."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def _digits() -> Raw:
     return raw._replace(x={"train": raw.x["train"].reshape(-1, 8, 8, 1) / np.float32(16)})
 
 
-BUILT_IN: Mapping[str, Callable[[], Raw]] = {
+BUILT_IN: dict[str, Callable[[], Raw]] = {
     "digits": _digits,
     "wine": lambda: _from_sklearn("wine"),
     "breast_cancer": lambda: _from_sklearn("breast_cancer"),

@@ -48,9 +48,9 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (PermissionError, IsADirectoryError, FileNotFoundError) as error:
-        raise DataError(f"cannot read '{path}': {error.strerror}") from error
     except Exception as error:  # on damaged bytes decoders raise zlib.error, struct.error, KeyError ...
+        if isinstance(error, OSError) and error.strerror:  # the system's own: no permission, name too long ...
+            raise DataError(f"cannot read '{path}': {error.strerror}") from error
         raise DataError(
             f"cannot read '{path}': it is no sound {kind}, truncated or damaged ({type(error).__name__}: {error})"
         ) from error
@@ -61,9 +61,9 @@ def missing(path: Path) -> DataError:
     folder = path.parent
     while not folder.is_dir():
         folder, path = folder.parent, folder
-    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    names = sorted(name for name in _entries(folder) if not name.startswith("."))
     near = nearest(path.name, names) or names[:3]
-    holds = f"the nearest there: {quoted(near)}" if near else "that folder is empty"
+    holds = f"the nearest there: {quoted(near)}" if near else "nothing can be seen there"
     return DataError(f"no file or folder '{path}'; {holds}")
 
 
@@ -73,12 +73,19 @@ def siblings(path: Path) -> dict[str, Path]:
     >>> siblings(Path("nowhere/mnist_train.npz"))
     {}
     """
-    found = {}
+    there = {name.lower(): name for name in _entries(path.parent)}
+    own, found = path.name.lower(), {}
     for part in ("test", "valid"):
-        for old, new in ((old, new) for old in ("train", "training") for new in SPLIT_NAMES[part]):
+        for old, new in ((old, new) for old in SPLIT_NAMES["train"] for new in SPLIT_NAMES[part]):
             # the whole word, in the last place where it stands
-            name = re.sub(rf"(?i)(.*)(?<![a-z]){old}(?![a-z])", rf"\g<1>{new}", path.name)
-            other = path.with_name(name)
-            if name != path.name and part not in found and other.is_file():
-                found[part] = other
+            name = re.sub(rf"(.*)(?<![a-z]){old}(?![a-z])", rf"\g<1>{new}", own)
+            if name != own and name in there and part not in found:
+                found[part] = path.with_name(there[name])
     return found
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return []

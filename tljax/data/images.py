@@ -17,8 +17,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's
 def resize_images(x: np.ndarray, size: tuple[int, int], *, batch_size: int = 256) -> np.ndarray:
     """Images `[N, H, W, C]` at another height and width, `[N, h, w, C]` float32.
 
-    Bilinear with antialiasing: shrinking averages over the pixels that fall together. Done `batch_size`
-    images at a time, so that memory stays bounded.
+    Bilinear with antialiasing: shrinking averages over the pixels that fall together. Done `batch_size` images at a
+    time, so that memory stays bounded.
 
     Raises:
       DataError: `x` is not `[N, H, W, C]`, or the size is not positive.
@@ -75,8 +75,7 @@ def match_images(dataset: Dataset, height: int, width: int, channels: int) -> Da
 
 
 class Standardiser(NamedTuple):
-    """Mean and standard deviation of a source's training inputs; applied to the source and to the target
-    alike."""
+    """Mean and standard deviation of a source's training inputs, for the source and the target alike."""
 
     mean: np.ndarray
     """`[C]`: per channel of images, per feature of anything else (last axis)."""
@@ -98,8 +97,7 @@ def fit_standardiser(x: np.ndarray) -> Standardiser:
         raise DataError(f"only floats [N, ..., C] can be standardised; found {x.dtype} {list(x.shape)}")
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes, dtype=np.float64)
-    # The second moment about the mean, a part at a time: a float64 copy of a large set would double its
-    # memory.
+    # About the mean, a part at a time: a float64 copy of a large set would take twice its memory.
     step = max(1, 2**22 // max(1, x[0].size))
     squares = sum(np.square(x[i : i + step] - mean).sum(axes) for i in range(0, len(x), step))
     std = np.sqrt(squares / (x.size / x.shape[-1]))

@@ -31,11 +31,10 @@ def read_labels(
 ) -> Labels:
     """Labels by part (`"train"` leads) as classes or targets.
 
-    Text, integers and booleans are classes. Floats are targets, unless all are whole and few: at most 20
-    different ones, or five examples or more of each; `task` overrules that. `[N, C]` of zeros and ones are
-    several labels per example, or, with a single one in every row, classes. With `classes` integers are
-    positions in it; without, the values that the training part holds are the classes, in natural order, and
-    their names.
+    Text, integers and booleans are classes. Floats are targets, unless all are whole and few: at most 20 different
+    ones, or five examples or more for each; `task` overrules that. `[N, C]` of zeros and ones are several labels per
+    example, or classes if every row has a single one. With `classes` integers are positions in it; without, the values
+    that the training part holds are the classes, in natural order, and their names.
 
     Raises:
       DataError: a part holds a label that the training part lacks, or what no class can be.

@@ -65,11 +65,11 @@ def load(
 ) -> Source:
     """The data set that `spec` names, with a test part.
 
-    `spec` is a name in `BUILT_IN`, or the path of: an `.npz` file (`#name` behind it chooses the pair
-    `name_x`, `name_y`), an idx file of images or the folder of idx files, a folder of images by class, a
-    `.csv` or `.tsv` file (`.gz` too). Where the data has no test part of its own (in the file, or beside it:
-    `mnist_train.npz`, `mnist_test.npz`), one is held out, stratified by class. Images get `[N, H, W, C]`;
-    uint8 become float32 in 0 .. 1.
+    `spec` is a name in `BUILT_IN`, or the path of: an `.npz` file (`#name` behind it chooses the pair `name_x`,
+    `name_y`), an idx file of images or the folder of idx files, a folder of images by class, a `.csv` or `.tsv` file
+    (`.gz` too). Where the data has no test part of its own (in the file, or beside it: `mnist_train.npz`,
+    `mnist_test.npz`), one is held out, stratified by class. Images become `[N, H, W, C]`, and uint8 pixels float32 in
+    0 .. 1.
 
     Args:
       spec: what to load.
@@ -131,9 +131,8 @@ def _read(spec: str, label: str | int | None, size: tuple[int, int] | None) -> t
     if path.is_dir():
         with reading(path, "folder"):
             images = find_idx(path)
-        if images is None:
-            return path.resolve().name, read_folder(path, size)
-        return path.resolve().name, _with_siblings(images, read_idx)
+            raw = read_folder(path, size) if images is None else _with_siblings(images, read_idx)
+        return path.resolve().name, raw
     name = path.name.split(".")[0]
     if path.suffix.lower() == ".npz":
         if group is not None:
@@ -179,7 +178,7 @@ def _resized(dataset: Dataset, size: tuple[int, int] | None) -> Dataset:
 
 
 def _hold_out(whole: Dataset, name: str, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    train, test = stratified_split(whole.y, (1 - fraction, fraction), seed=seed, classes=whole.classes or ())
+    train, test = stratified_split(whole.y, (1 - fraction, fraction), seed=seed, classes=whole.classes)
     return whole.take(train, f"{name} train"), whole.take(test, f"{name} test")
 
 

@@ -1,7 +1,7 @@
 """Which examples are for what: stratified splits, and few-shot subsets that are nested.
 
-Both draw from the same random access permutation as the training order, one per class, so they are the same
-on every machine and with every version of NumPy.
+Both draw from the same random access permutation as the training order, one per class, so they are the same on every
+machine and with every version of NumPy.
 """
 
 import math
@@ -22,9 +22,8 @@ def stratified_split(
 ) -> tuple[np.ndarray, ...]:
     """Disjoint parts of all examples, each class divided as `fractions` say: sorted indices, int64.
 
-    Every part holds every class at least once; the parts' sizes are off by at most one from `fractions`,
-    unless that rule moves an example. Labels that are no classes (floats, or `[N, C]`) are split without
-    strata.
+    Every part holds every class at least once; the parts' sizes are off by at most one from `fractions`, unless that
+    rule moves an example. Labels that are no classes (floats, or `[N, C]`) are split without strata.
 
     Args:
       y: labels `[N]` or `[N, C]`.
@@ -43,7 +42,7 @@ def stratified_split(
     if shares.ndim != 1 or not len(shares) or np.any(shares <= 0) or abs(shares.sum() - 1) > 1e-6:
         raise DataError(f"the fractions of a split must be positive with sum 1; found {tuple(fractions)}")
     strata = y if y.ndim == 1 and y.dtype.kind in "iu" else np.zeros(len(y), np.int32)
-    sizes = np.bincount(strata, minlength=1)
+    sizes = _sizes(strata, 1)
     few = np.flatnonzero((sizes > 0) & (sizes < len(shares)))
     if few.size or not len(y):
         what = f"class {_name(few[0], classes)} has {sizes[few[0]]}" if few.size else "there are none"
@@ -57,8 +56,8 @@ def stratified_split(
 def k_shot(y: np.ndarray, k: int, *, seed: int, classes: Sequence[str] = ()) -> np.ndarray:
     """The indices of `k` examples of every class, `[k C]` int64, drawn without replacement.
 
-    Subsets are nested: first stands one example of each class, then a second of each, and so on, so that the
-    subset for a smaller `k` and the same seed is a prefix of this one.
+    Subsets are nested: first stands one example of each class, then a second of each, and so on, so that the subset
+    for a smaller `k` and the same seed is a prefix of this one.
 
     Args:
       y: classes `[N]` int.
@@ -79,7 +78,7 @@ def k_shot(y: np.ndarray, k: int, *, seed: int, classes: Sequence[str] = ()) -> 
         raise DataError(f"labels per class need one class per example, [N] int; found {y.dtype} {list(y.shape)}")
     if k < 1:
         raise DataError(f"the number of labels per class must be 1 or more; found {k}")
-    sizes = np.bincount(y, minlength=len(classes))
+    sizes = _sizes(y, max(1, len(classes)))
     few = np.flatnonzero(sizes < k)
     if few.size:
         some = ", ".join(f"{_name(c, classes)} ({sizes[c]})" for c in few[:5]) + ", ..." * (few.size > 5)
@@ -99,6 +98,13 @@ def _places(strata: np.ndarray, sizes: np.ndarray, seed: int, stream: int) -> np
     columns = (strata.astype(np.uint32), rank, sizes[strata].astype(np.int32))
     padded = [np.concatenate([c, np.full(length - len(c), fill, c.dtype)]) for c, fill in zip(columns, (0, 0, 1))]
     return np.asarray(_shuffled(fold_seed(seed, stream), *padded))[: len(strata)]
+
+
+def _sizes(y: np.ndarray, least: int) -> np.ndarray:
+    """Examples per class, of `least` classes or more."""
+    if y.size and y.min() < 0:
+        raise DataError(f"a class must be 0 or more; the first that is not is {y[np.argmax(y < 0)]}")
+    return np.bincount(y, minlength=least)
 
 
 def _allot(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -28,15 +28,13 @@ def is_table(path: Path) -> bool:
 def read_table(path: Path, label: str | int | None = None) -> Raw:
     """The rows of a table: numeric features `[N, D]` and the column of labels.
 
-    A header is recognised by cells that are no numbers above cells that are. The labels are in column `label`
-    (a name, or a number counted from 0, or from the end if negative), else in the one called label, y, target
-    or class, else in the last. Cells are separated by tabs in a `.tsv`, else by the most frequent of `,` `;`
-    tab in the first row.
+    A header is recognised by cells that are no numbers above cells that are. The labels are in column `label` (a name,
+    or a number counted from 0, or from the end if negative), else in the one called label, y, target or class, else in
+    the last. Cells are separated by tabs in a `.tsv`, else by the most frequent of `,` `;` tab in the first row.
 
     Raises:
-      DataError: the file is damaged or empty, a row has more or fewer cells than the first, or a feature is
-      no number
-        (row and column are named).
+      DataError: the file is damaged or empty, a row has more or fewer cells than the first, or a feature is no number
+        (line and column are named).
     """
     with reading(path, "table"):
         rows = _rows(path)
