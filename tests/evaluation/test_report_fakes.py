@@ -66,7 +66,7 @@ def _facts(title, seeds, shots, methods, classes):
             "seeds": 1, "steps": 600, "best_step": 450,
         },
         "target": {"name": "digits", "classes": names, "pool": 500, "valid": 100, "test": 300, "input": [8, 8, 1]},
-        "model": {"name": "lenet", "parameters": 30123, "text": "lenet(width=16)\nconv 3×3, 16\nconv 3×3, 32\ndense 64"},
+        "model": {"name": "lenet", "parameters": 30123, "text": "lenet(width=16)\nconv 3×3, 16\ndense 64"},
         "graft": {"text": GRAFT, "loaded": 8, "reinitialised": 2, "counts": {"loaded": 8, "reinitialised": 2}},
         "protocol": {
             "seeds": seeds, "steps": 300, "batch_size": 32, "rates": [0.0003, 0.001, 0.003], "optimizer": "adamw",
@@ -109,7 +109,8 @@ def _class_cell(random, method, shots, seed, classes, gain):
         "test": {
             "accuracy": float(accuracy), "macro_recall": float(recall.mean()),
             "macro_precision": float(precision.mean()), "macro_f1": float(f1.mean()),
-            "worst_recall": float(recall.min()), "nll": float(nll), "brier": float(1 - accuracy) * 1.3, "ece": float(0.02 + 0.2 * (1 - accuracy)),
+            "worst_recall": float(recall.min()), "nll": float(nll), "brier": float(1 - accuracy) * 1.3,
+            "ece": float(0.02 + 0.2 * (1 - accuracy)),
         },
         "worst_class": classes[int(recall.argmin())], "confusion": confusion.tolist(),
     }  # fmt: skip

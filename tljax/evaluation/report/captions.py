@@ -1,5 +1,7 @@
 """Which pictures the results give rise to, and what they say in words: captions, and texts for who cannot see them."""
 
+import numpy as np
+
 from tljax.evaluation.report.blocks import Picture
 from tljax.evaluation.report.numbers import count, plural
 from tljax.evaluation.report.results import (
@@ -7,6 +9,7 @@ from tljax.evaluation.report.results import (
     Results,
     confusion,
     curves,
+    is_finite,
     is_regression,
     judged,
     label,
@@ -35,15 +38,14 @@ def gain_picture(results: Results) -> list[Picture]:
         return []
     scale = main_scale(results)
     said = "; ".join(f"{label(method)} {scale.gain(gain['mean'])}{scale.gain_unit}" for method, gain in found)
-    bars = (
-        "" if seeds(results) == 1 else f" Large marks and bars: their mean and its {percent_level(results)} interval."
-    )
+    dots = ""
+    if seeds(results) > 1:
+        dots = f" Small dots: each seed. Large marks and bars: their mean and its {percent_level(results)} interval."
     return [
         Picture(
             "gain",
             f"Paired gain over training from scratch: {said}.",
-            f"Paired gain over training from scratch. Small dots: the gain in each seed.{bars} "
-            "Left of the line transfer hurt, right of it helped.",
+            f"Paired gain over training from scratch.{dots} Left of the line: worse than scratch; right of it: better.",
         )
     ]
 
@@ -51,7 +53,7 @@ def gain_picture(results: Results) -> list[Picture]:
 def gains(results: Results) -> list[tuple[str, dict]]:
     """`(method, gain)` at the most shots, for every method that has one."""
     found = ((method, summary(results, method, most_shots(results))["gain"]) for method in results["methods"])
-    return [(method, gain) for method, gain in found if gain]
+    return [(method, gain) for method, gain in found if gain and is_finite(gain["mean"])]
 
 
 def accuracy_picture(results: Results) -> list[Picture]:
@@ -61,17 +63,16 @@ def accuracy_picture(results: Results) -> list[Picture]:
         values = [(mean(results, method, shots, scale.metric.key)[0], shots) for shots in results["shots"]]
         parts = [f"{scale.value(value)}{scale.unit} with {shots}" for value, shots in values]
         said.append(f"{label(method)} {', '.join(parts)}")
-    bars = (
-        ""
-        if seeds(results) == 1
-        else f"; bars: {percent_level(results)} interval over {plural(seeds(results), 'seed')}"
-    )
+    marks = ""
+    if seeds(results) > 1:
+        marks = f" Marks: mean; bars: {percent_level(results)} interval over {plural(seeds(results), 'seed')}."
+        marks += " Small dots: each seed." if len(results["shots"]) == 1 else ""
     name = scale.metric.label
     return [
         Picture(
             "accuracy",
             f"{name} on the target test split by {labels_noun(results)}: {'; '.join(said)}.",
-            f"{name[0].upper()}{name[1:]} on the target test split. Marks: mean{bars}.",
+            f"{name[0].upper()}{name[1:]} on the target test split.{marks}",
         )
     ]
 
@@ -96,8 +97,8 @@ def curves_picture(results: Results) -> list[Picture]:
 
 def confusion_picture(results: Results) -> list[Picture]:
     """The confusion matrices of the judged method and scratch, side by side; nothing in regression."""
-    found = {m: confusion(results, m) for m in dict.fromkeys((judged(results), BASELINE))}
-    found = {method: matrix for method, matrix in found.items() if matrix is not None}
+    both = ((method, confusion(results, method)) for method in dict.fromkeys((judged(results), BASELINE)))
+    found = {method: matrix for method, matrix in both if matrix is not None}
     if is_regression(results) or not found:
         return []
     said = "; ".join(f"{label(m)}: {int(c.trace())} of {int(c.sum())} right" for m, c in found.items())
@@ -106,8 +107,25 @@ def confusion_picture(results: Results) -> list[Picture]:
     if size <= MOST_CLASSES_WITH_COUNTS:
         over = "" if seeds(results) == 1 else f", summed over {plural(seeds(results), 'seed')}"
         numbers = f" Numbers: test examples{over}; empty where there are none."
-    caption = f"Rows: the true class; columns: the predicted class; colour: the share of the true class.{numbers}"
+    caption = (
+        "Rows: the true class; columns: the predicted class; colour: the share of the true class, on a scale that "
+        f"draws out small shares.{numbers}{_confused(results)}"
+    )
     return [Picture("confusion", f"Confusion matrices. {said}.", caption)]
+
+
+def _confused(results: Results, most: int = 5) -> str:
+    """A sentence on the most frequent confusions of the judged method; nothing where it made none."""
+    matrix = confusion(results, judged(results))
+    if matrix is None:
+        return ""
+    totals = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    shares = np.where(np.eye(len(matrix), dtype=bool), 0.0, matrix / totals)
+    order = np.argsort(-shares, axis=None, kind="stable")[:most]
+    pairs = [np.unravel_index(at, shares.shape) for at in order if shares.flat[at] > 0]
+    names = [str(name) for name in results["target"]["classes"]]
+    said = [f"{names[i]} taken for {names[j]} ({100 * shares[i, j]:.1f} %)" for i, j in pairs]
+    return f" Most frequent confusions of {label(judged(results))}: {', '.join(said)}." if said else ""
 
 
 MOST_CLASSES_WITH_COUNTS = 16

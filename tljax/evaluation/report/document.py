@@ -83,7 +83,7 @@ def _verdict(results: Results) -> list[Block]:
         tiles.append((scale.value(value) + scale.unit, f"{scale.metric.label}, {label(method)}{around}"))
     gain = summary(results, judged(results), shots)["gain"]
     if gain:
-        bounds = tables.interval(results, gain) or "one seed: no interval"
+        bounds = tables.interval(results, gain) or "(one seed: no interval)"
         tiles.append((scale.gain(gain["mean"]) + scale.gain_unit, f"paired gain {bounds}"))
     return [Verdict(verdict["outcome"], str(verdict["sentence"]), tuple(tiles))]
 
@@ -98,7 +98,9 @@ def _table(results: Results) -> list[Block]:
 
 
 def _labels(results: Results) -> list[Block]:
-    heading = f"{main_scale(results).metric.label} against {labels_noun(results)}"
+    name = main_scale(results).metric.label
+    several = len(results["shots"]) > 1
+    heading = f"{name} against {labels_noun(results)}" if several else f"{name} with {at_most_shots(results)}"
     return [Heading(heading[0].upper() + heading[1:]), *accuracy_picture(results)]
 
 
@@ -113,6 +115,8 @@ def _confusion(results: Results) -> list[Block]:
 
 
 def _shots(results: Results) -> list[Block]:
+    if len(results["shots"]) == 1:
+        return []
     scale = main_scale(results)
     interval = "" if seeds(results) == 1 else f" ± half-width of the {percent_level(results)} interval"
     note = f"{scale.metric.heading.rstrip(' ↑↓')} on the target test split: mean{interval}; best in bold."
@@ -126,52 +130,48 @@ def _shots(results: Results) -> list[Block]:
 def _recall(results: Results) -> list[Block]:
     if is_regression(results) or not any(cell.get("confusion") for cell in results["cells"]):
         return []
+    left_out = len(results["target"]["classes"]) - tables.MOST_RECALLS
+    fewer = f" The {left_out} classes with the smallest differences are left out." if left_out > 0 else ""
     note = (
         f"Share of each class's test examples that were recognised, with {at_most_shots(results)}: mean over "
-        f"{plural(seeds(results), 'seed')}; difference in percentage points. The lowest recall of each method in bold."
+        f"{plural(seeds(results), 'seed')}; difference in percentage points. "
+        f"The lowest recall of each method in bold.{fewer}"
     )
     return [Heading("Recall of each class"), tables.recall_table(results), Paragraph(note, small=True)]
 
 
 def _transferred(results: Results) -> list[Block]:
-    graft, source = results["graft"], results["source"]
-    tests = source.get("test_metrics") or {}
-    found = [
-        f"{scale.metric.label} {scale.value(tests[scale.metric.key])}{scale.unit}"
-        for scale in (scale_of(results, key) for key in ("accuracy", "macro_f1", "nll", "rmse", "r2"))
-        if tests.get(scale.metric.key) is not None
-    ]
-    trained = f"The source model was trained for {plural(source['steps'], 'step')}" if source.get("steps") else ""
-    best = f" (best on its validation split at step {source['best_step']})" if source.get("best_step") else ""
-    tested = f"; on the source test split: {', '.join(found)}" if found else ""
-    sentence = f"{trained}{best}{tested}. " if trained else ""
-    moved = f"{plural(graft['loaded'], 'array')} came from the source, " if "loaded" in graft else ""
-    fresh = f"{graft['reinitialised']} started anew." if "reinitialised" in graft else ""
-    text = f"{sentence}{moved}{fresh}".strip()
+    graft = results["graft"]
+    sentences = _source_sentence(results)
+    if "loaded" in graft and "reinitialised" in graft:
+        sentences += f" {plural(graft['loaded'], 'array')} came from the source; {graft['reinitialised']} started anew."
+    blocks: list[Block] = [Heading("What was transferred"), Preformatted(str(graft["text"]).strip("\n"))]
+    if sentences:
+        blocks.insert(1, Paragraph(sentences.strip()))
     model = str(results["model"].get("text") or "").strip("\n")
-    return [
-        Heading("What was transferred"),
-        *([Paragraph(text)] if text else []),
-        Preformatted(str(graft["text"]).strip("\n")),
-        *([Paragraph("The model:"), Preformatted(model)] if model else []),
-    ]
+    return [*blocks, Paragraph("The model:"), Preformatted(model)] if model else blocks
+
+
+def _source_sentence(results: Results) -> str:
+    """How the source model came about; nothing where it was not trained here."""
+    source = results["source"]
+    if not source.get("steps"):
+        return ""
+    tests = source.get("test_metrics") or {}
+    scales = [scale_of(results, key) for key in ("accuracy", "macro_f1", "nll", "rmse", "r2") if key in tests]
+    said = [f"{scale.metric.label} {scale.value(tests[scale.metric.key])}{scale.unit}" for scale in scales]
+    once = "once, " if source.get("seeds") == 1 else ""
+    best = f" (best on its validation split at step {source['best_step']})" if source.get("best_step") else ""
+    tested = f"; on the source test split: {', '.join(said)}" if said else ""
+    return f"The source model was trained {once}for {plural(source['steps'], 'step')}{best}{tested}."
 
 
 def _protocol(results: Results) -> list[Block]:
-    protocol = results["protocol"]
-    rates = ", ".join(f"{rate:g}" for rate in protocol["rates"])
-    lines = [
-        f"{protocol['optimizer']}, at most {plural(protocol['steps'], 'step')} of "
-        f"{plural(protocol['batch_size'], 'example')}, the same for every trained method.",
-        f"Learning rates tried for every trained method alike: {rates}.",
-        f"Learning rate and stopping step were chosen by {protocol['chosen_by']}.",
-        f"{plural(seeds(results), 'seed')}; interval: {percent_level(results)} {protocol['interval']}.",
-    ]
     return [
         Heading("Data and protocol"),
         tables.split_table(results),
         *_class_names(results),
-        Paragraph(" ".join(lines)),
+        tables.protocol_table(results),
         tables.choice_table(results),
         Paragraph(f"What the validation split chose with {at_most_shots(results)}, over all seeds.", small=True),
     ]

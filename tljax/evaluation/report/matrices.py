@@ -21,7 +21,7 @@ def confusion_figure(results: Results, theme: Theme) -> Any:
     size = len(matrices[0][1])
     names = [drawable(str(name), f"class {i}") for i, name in enumerate(results["target"]["classes"])]
     names += [str(i) for i in range(len(names), size)]
-    font = float(np.clip(130 / size, 4.6, FONT))
+    font = float(np.clip(185 / size, 4.8, FONT))
     room = 0.35 + max(map(len, names)) * font * 0.62 / 72
     upright = max(map(len, names)) * font * 0.62 / 72 > 2.9 / size
     side = (WIDTH - room - 0.75 - 0.25) / 2
@@ -39,17 +39,18 @@ def confusion_figure(results: Results, theme: Theme) -> Any:
 
 
 def _draw(axes: Any, matrix: np.ndarray, theme: Theme, font: float) -> Any:
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.zeros(matrix.shape, np.float64), where=totals > 0)
     ramp = LinearSegmentedColormap.from_list("tljax", list(theme.ramp))
-    image = axes.imshow(shares, cmap=ramp, vmin=0.0, vmax=1.0, interpolation="none", aspect="equal")
+    stretch = PowerNorm(0.5, vmin=0.0, vmax=1.0)  # a few errors in a hundred must be seen
+    image = axes.imshow(shares, cmap=ramp, norm=stretch, interpolation="none", aspect="equal")
     size = len(matrix)
     if size <= MOST_CLASSES_WITH_COUNTS:
         for i, j in zip(*np.nonzero(matrix)):
-            bright = (shares[i, j] > 0.5) != theme.dark
-            colour = "#ffffff" if bright else "#10151c" if shares[i, j] > 0.5 else theme.ink
+            strong = shares[i, j] > 0.3
+            colour = theme.paper if strong else theme.ink
             text = str(matrix[i, j])
             fits = 0.8 * 3.3 / size * 72 / (0.65 * len(text))
             axes.text(j, i, text, ha="center", va="center", fontsize=min(font, fits), color=colour)
@@ -75,7 +76,7 @@ def _name_ticks(axes: Any, names: Sequence[str], font: float, upright: bool, fir
 
 
 def _colour_bar(figure: Any, image: Any, axes: Any) -> None:
-    bar = figure.colorbar(image, cax=axes, ticks=[0, 0.25, 0.5, 0.75, 1])
-    bar.ax.set_yticklabels(["0 %", "25 %", "50 %", "75 %", "100 %"])
+    bar = figure.colorbar(image, cax=axes, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
+    bar.ax.set_yticklabels(["0 %", "1 %", "5 %", "20 %", "50 %", "100 %"])
     bar.ax.tick_params(length=0, labelsize=FONT - 1)
     bar.outline.set_visible(False)

@@ -93,6 +93,11 @@ class Scale(NamedTuple):
         return self._write(number, sign=True)
 
     @property
+    def factor(self) -> float:
+        """What a value is multiplied by before it is written or drawn."""
+        return 100.0 if self.metric.percent else 1.0
+
+    @property
     def unit(self) -> str:
         """What follows a value in a sentence.
 
@@ -111,7 +116,7 @@ class Scale(NamedTuple):
             return MISSING
         if math.isinf(number):
             return "∞" if number > 0 else "−∞"
-        number = 100 * number if self.metric.percent else number
+        number = self.factor * number
         digits = f"{number:.2e}" if self.decimals is None else f"{number:.{self.decimals}f}"
         if not sign and float(digits) == 0:
             return digits.lstrip("-")

@@ -55,13 +55,15 @@ p { margin: .6rem 0; overflow-wrap: anywhere; }
 .verdict.hurt { --tone: var(--bad); --back: var(--bad-back); }
 .verdict.undecided { --tone: var(--unsure); --back: var(--unsure-back); }
 .verdict p { margin: 0; }
-.verdict .outcome { color: var(--tone); font-weight: 700; text-transform: uppercase; letter-spacing: .06em; font-size: .9rem; }
+.verdict .outcome {
+  color: var(--tone); font-size: .9rem; font-weight: 700; text-transform: uppercase; letter-spacing: .06em;
+}
 .verdict .sentence { font-size: 1.2rem; line-height: 1.4; font-weight: 600; margin-top: .2rem; }
 .verdict dl { display: flex; flex-wrap: wrap; gap: .7rem 2.4rem; margin: .9rem 0 0; }
 .verdict dl div { display: flex; flex-direction: column; }
 .verdict dd { margin: 0; font-size: 1.45rem; font-weight: 650; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .verdict dt { order: 1; color: var(--muted); font-size: .85rem; }
-.wide { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 6px; }
+.wide { margin: .8rem 0; overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .45rem .5rem; border-top: 1px solid var(--line); vertical-align: baseline; text-align: left; }
 thead th { border-top: 0; background: var(--head); color: var(--muted); font-weight: 600; vertical-align: bottom; }
@@ -76,10 +78,12 @@ td.good { color: var(--good); font-weight: 600; }
 td.bad { color: var(--bad); font-weight: 600; }
 td.good small, td.bad small { font-weight: 400; }
 td.bar {
-  background: linear-gradient(to right, var(--share-fill) var(--share), transparent 0) no-repeat .3rem 50% / calc(100% - .6rem) 68%;
+  background: linear-gradient(to right, var(--share-fill) var(--share), transparent 0) no-repeat;
+  background-position: .3rem 50%; background-size: calc(100% - 4.2rem) 62%;
 }
 figure {
-  margin: 1rem 0; padding: .8rem .8rem .7rem; background: var(--card); border: 1px solid var(--line); border-radius: 6px;
+  margin: 1rem 0; padding: .8rem .8rem .7rem;
+  background: var(--card); border: 1px solid var(--line); border-radius: 6px;
 }
 figure picture { display: block; overflow-x: auto; }
 figure img { display: block; width: 100%; min-width: 560px; height: auto; }

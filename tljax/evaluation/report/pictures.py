@@ -13,6 +13,7 @@ from tljax.evaluation.report.results import (
     Results,
     cells,
     curves,
+    is_finite,
     label,
     labels_noun,
     main_scale,
@@ -22,7 +23,6 @@ from tljax.evaluation.report.results import (
 )
 from tljax.evaluation.report.theme import Theme, style
 
-
 _BESIDE = 0.24
 """How far under its mean the dots of the seeds stand, in rows."""
 
@@ -31,7 +31,6 @@ def gain_figure(results: Results, theme: Theme) -> Any:
     """The paired gain of every method: each seed a dot, the mean a mark with its interval."""
     found = gains(results)
     scale = main_scale(results)
-    factor = 100.0 if scale.metric.percent else 1.0
     figure = new_figure(0.75 + 0.42 * len(found), theme)
     axes = place(figure, 1.3, 0.55, 0.3, 0.1)
     axes.margins(x=0.06)
@@ -40,18 +39,39 @@ def gain_figure(results: Results, theme: Theme) -> Any:
     for row, (method, gain) in enumerate(found):
         drawn = style(method, results["methods"])
         colour = drawn.colour(theme)
-        values = factor * np.asarray([v for v in gain.get("values") or () if v is not None], np.float64)
-        axes.plot(values, np.full(len(values), row + _BESIDE), ".", color=colour, alpha=0.65, markersize=6)
-        if gain.get("low") is not None and gain.get("high") is not None:
-            ends = [factor * gain["low"], factor * gain["high"]]
+        values = scale.factor * np.asarray([v for v in gain.get("values") or () if is_finite(v)], np.float64)
+        _dots(axes, values, row, colour)
+        if is_finite(gain.get("low")) and is_finite(gain.get("high")):
+            ends = [scale.factor * gain["low"], scale.factor * gain["high"]]
             axes.plot(ends, [row, row], "-", color=colour, linewidth=2.2, solid_capstyle="butt")
-        axes.plot(factor * gain["mean"], row, drawn.marker, color=colour, markersize=7.5, markeredgecolor=theme.paper)
+        axes.plot(
+            scale.factor * gain["mean"], row, drawn.marker, color=colour, markersize=7.5, markeredgecolor=theme.paper
+        )
     axes.set_yticks(range(len(found)), [label(method) for method, _ in found])
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(f"gain in {scale.metric.label} over scratch{',' if scale.gain_unit else ''}{scale.gain_unit}")
+    change = "fall" if scale.metric.higher_is_better is False else "gain"
+    axes.set_xlabel(f"{change} in {scale.metric.label} over scratch{',' if scale.gain_unit else ''}{scale.gain_unit}")
     return figure
+
+
+def _dots(axes: Any, values: np.ndarray, row: int, colour: str) -> None:
+    """One dot a seed, under the mark of their mean; a single seed is its own mean."""
+    if len(values) > 1:
+        axes.plot(values, np.full(len(values), row + _BESIDE), ".", color=colour, alpha=0.65, markersize=6)
+
+
+def _spans(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """What an axis should show of `(means, half-widths)`: all means, and of an interval so wide that it would squeeze
+    them only a part, so that two seeds do not hide what they found."""
+    means = np.concatenate([y for y, _ in series])
+    halves = np.concatenate([half for _, half in series])
+    if not means.size:
+        return []
+    most = max(0.6 * float(np.ptp(means)), float(np.median(halves)))
+    shown = np.minimum(halves, most)
+    return [*(means - shown).tolist(), *(means + shown).tolist()]
 
 
 def accuracy_figure(results: Results, theme: Theme) -> Any:
@@ -70,16 +90,15 @@ def _by_shots(results: Results, theme: Theme) -> Any:
     ends = []
     for i, (method, x, y, half) in enumerate(series):
         drawn = style(method, results["methods"])
-        shift = np.exp(0.008 * reach * (i - (len(series) - 1) / 2))
+        shift = np.exp(min(0.008, 0.04 / len(shots)) * reach * (i - (len(series) - 1) / 2))
         colour = drawn.colour(theme)
         axes.errorbar(
-            x * shift, y, half, color=colour, marker=drawn.marker, linestyle=drawn.line,
-            linewidth=1.7, markersize=5.5, elinewidth=1.1, capsize=2.5, markeredgecolor=theme.paper, markeredgewidth=0.6,
+            x * shift, y, half, color=colour, marker=drawn.marker, linestyle=drawn.line, linewidth=1.7,
+            markersize=5.5, markeredgecolor=theme.paper, markeredgewidth=0.6, elinewidth=1.1, capsize=2.5,
         )  # fmt: skip
         if len(x):
             ends.append((float(x[-1] * shift), float(y[-1]), label(method), colour))
-    spans = [v for _, _, y, half in series for v in (*(y - half), *(y + half))]
-    axes.set_ylim(limits(spans, share=scale.metric.percent))
+    axes.set_ylim(limits(_spans([(y, half) for _, _, y, half in series]), share=scale.metric.percent))
     axes.set_xlim(shots[0] * np.exp(-0.05 * reach), shots[-1] * np.exp(0.05 * reach))
     axes.set_xticks(shots, _sparse(shots, reach / 22), minor=False)
     axes.set_xticks([], minor=True)
@@ -95,22 +114,22 @@ def _one_shot(results: Results, theme: Theme) -> Any:
     figure = new_figure(0.75 + 0.42 * len(methods), theme)
     axes = place(figure, 1.3, 0.55, 0.3, 0.1)
     axes.grid(axis="x")
-    factor = 100.0 if scale.metric.percent else 1.0
-    spans: list[float] = []
+    spans, everything = [], []
     for row, method in enumerate(methods):
         drawn = style(method, methods)
         colour = drawn.colour(theme)
         _, y, half = _series(results, method, [shots], scale)
         each = [cell["test"].get(scale.metric.key) for cell in cells(results, method, shots)]
-        dots = factor * np.asarray([value for value in each if value is not None], np.float64)
-        axes.plot(dots, np.full(len(dots), row + _BESIDE), ".", color=colour, alpha=0.65, markersize=6)
+        dots = scale.factor * np.asarray([value for value in each if is_finite(value)], np.float64)
+        _dots(axes, dots, row, colour)
         rows = np.full(len(y), row + 0.0)
         axes.errorbar(
             y, rows, xerr=half, color=colour, marker=drawn.marker, linestyle="none",
             markersize=7.5, elinewidth=2.2, markeredgecolor=theme.paper,
         )  # fmt: skip
-        spans += [*(y - half), *(y + half), *dots]
-    axes.set_xlim(limits(spans, share=scale.metric.percent))
+        spans.append((y, half))
+        everything += dots.tolist()
+    axes.set_xlim(limits(_spans(spans) + everything, share=scale.metric.percent))
     axes.set_yticks(range(len(methods)), [label(method) for method in methods])
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -148,11 +167,10 @@ def _key(figure: Any, lines: list[Any]) -> None:
 
 
 def _draw_curves(axes: Any, found: list[Curve], scale: Scale, methods: Sequence[str], theme: Theme) -> list[Any]:
-    factor = 100.0 if scale.metric.percent else 1.0
     lines = []
     for curve in found:
         drawn = style(curve.method, list(methods))
-        colour, values = drawn.colour(theme), factor * curve.values
+        colour, values = drawn.colour(theme), scale.factor * curve.values
         if len(values) > 1:
             axes.fill_between(
                 curve.steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.14, linewidth=0
@@ -160,7 +178,7 @@ def _draw_curves(axes: Any, found: list[Curve], scale: Scale, methods: Sequence[
         middle = values.mean(axis=0)
         name = label(curve.method)
         lines += axes.plot(curve.steps, middle, linestyle=drawn.line, color=colour, linewidth=1.7, label=name)
-    everything = [v for curve in found for v in (factor * curve.values).ravel()]
+    everything = [v for curve in found for v in (scale.factor * curve.values).ravel()]
     axes.set_ylim(limits(everything, share=scale.metric.percent))
     last = max(float(curve.steps[-1]) for curve in found)
     axes.set_xlim(-0.01 * last, last * 1.02 or 1.0)
@@ -174,13 +192,10 @@ def _series(
     results: Results, method: str, shots: Sequence[int], scale: Scale
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`(shots, means, half-widths)`, each `[N]`, of those with a mean, in percent where the metric is a share."""
-    factor = 100.0 if scale.metric.percent else 1.0
     found = [(number, *mean(results, method, number, scale.metric.key)) for number in shots]
-    known = [
-        (float(number), factor * value, factor * (half or 0.0)) for number, value, half in found if value is not None
-    ]
+    known = [(number, value, half if is_finite(half) else 0.0) for number, value, half in found if is_finite(value)]
     table = np.asarray(known, np.float64).reshape(-1, 3)
-    return table[:, 0], table[:, 1], table[:, 2]
+    return table[:, 0], scale.factor * table[:, 1], scale.factor * table[:, 2]
 
 
 def _sparse(shots: Sequence[int], gap: float) -> list[str]:

@@ -5,7 +5,7 @@ Nothing here is rounded or worded; `numbers` writes values and `document` says w
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -119,6 +119,15 @@ def main_scale(results: Results) -> Scale:
     return scale_of(results, results["verdict"]["metric"])
 
 
+def is_finite(number: float | None) -> TypeGuard[float]:
+    """Whether `number` is there and can be drawn.
+
+    >>> is_finite(0.5), is_finite(None), is_finite(float("nan"))
+    (True, False, False)
+    """
+    return number is not None and math.isfinite(number)
+
+
 def cells(results: Results, method: str, shots: int) -> list[Mapping[str, Any]]:
     """The runs of `method` at `shots`, one a seed."""
     return [cell for cell in results["cells"] if cell["method"] == method and cell["shots"] == shots]
@@ -175,7 +184,7 @@ def carry_forward(rows: Sequence[Sequence[float | None]]) -> tuple[np.ndarray, i
     """
     filled, stopped = [], 0
     for row in rows:
-        known = [value is not None and math.isfinite(value) for value in row]
+        known = [is_finite(value) for value in row]
         if not any(known):
             continue
         stopped += not known[-1]

@@ -3,11 +3,12 @@
 from collections import Counter
 
 from tljax.evaluation.report.blocks import Cell, Table
-from tljax.evaluation.report.numbers import MISSING, Metric, count, in_order
+from tljax.evaluation.report.numbers import MISSING, Metric, count, in_order, plural
 from tljax.evaluation.report.results import (
     BASELINE,
     Results,
     cells,
+    is_finite,
     judged,
     label,
     labels_noun,
@@ -21,6 +22,9 @@ from tljax.evaluation.report.results import (
 
 GAIN = "gain over scratch"
 """The head of the column of paired gains."""
+
+MOST_RECALLS = 40
+"""The most classes whose recalls are listed."""
 
 _TONES = {"helped": "good", "hurt": "bad"}
 _SIGNS = {"helped": "▲", "hurt": "▼"}
@@ -80,13 +84,19 @@ def interval(results: Results, gain: dict[str, float | None]) -> str:
 
 
 def recall_table(results: Results) -> Table:
-    """Recall of each class for the judged method and scratch; the lowest of each in bold."""
+    """Recall of each class for the judged method and scratch; the lowest of each in bold.
+
+    Beyond `MOST_RECALLS` classes only those where the two differ most, still in the order of the classes.
+    """
     methods = [judged(results), BASELINE]
     found = [recalls(results, method) for method in methods]
     scale = scale_of(results, "macro_recall")
+    names = results["target"]["classes"]
+    pairs = [[column[i] if column and i < len(column) else None for column in found] for i in range(len(names))]
+    gaps = [abs(new - old) if new is not None and old is not None else 0.0 for new, old in pairs]
+    kept = sorted(sorted(range(len(names)), key=lambda i: -gaps[i])[:MOST_RECALLS])
     rows = []
-    for i, name in enumerate(results["target"]["classes"]):
-        pair = [column[i] if column and i < len(column) else None for column in found]
+    for name, pair in ((names[i], pairs[i]) for i in kept):
         shown = [
             Cell(scale.value(value), strong=value is not None and value == _lowest(column), bar=value)
             for value, column in zip(pair, found)
@@ -119,11 +129,26 @@ def choice_table(results: Results) -> Table:
     return Table(("method", "learning rate chosen", "best step"), tuple(rows), numeric=False)
 
 
+def protocol_table(results: Results) -> Table:
+    """How the runs were made, and who chose what."""
+    protocol = results["protocol"]
+    level = f"{100 * protocol.get('level', 0.95):g} %"
+    settings = (
+        ("optimiser", f"{protocol['optimizer']}, the same for every trained method"),
+        ("steps", f"at most {plural(protocol['steps'], 'step')} of {plural(protocol['batch_size'], 'example')}"),
+        ("learning rates tried", f"{', '.join(f'{rate:g}' for rate in protocol['rates'])}, for every trained method"),
+        ("learning rate and stopping step chosen by", str(protocol["chosen_by"])),
+        ("seeds", str(protocol["seeds"])),
+        ("interval", f"{level} {protocol['interval']}"),
+    )
+    return Table(("setting", "value"), tuple((Cell(name), Cell(value)) for name, value in settings), numeric=False)
+
+
 def _metric_column(results: Results, found: Metric, shots: int) -> list[Cell]:
     """One cell a method; the best value, as it is written, is strong unless all are the same."""
     scale = scale_of(results, found.key)
     values = [mean(results, method, shots, found.key) for method in results["methods"]]
-    known = [value for value, _ in values if value is not None]
+    known = [value for value, _ in values if is_finite(value)]
     best = None
     if found.higher_is_better is not None and len({scale.value(value) for value in known}) > 1:
         best = scale.value(max(known) if found.higher_is_better else min(known))
