@@ -92,14 +92,8 @@ def load(
     if not 0 < test_fraction < 1:
         raise DataError(f"test_fraction must lie between 0 and 1; found {test_fraction}")
     name, raw = _read(str(spec), label, shape)
-    labels = read_labels(raw.y, classes=raw.classes, task=task, where=f"data set {name!r}")
-    notes = [*raw.notes, *([labels.note] if labels.note else [])]
-    if len(labels.classes) == 1:
-        raise DataError(f"data set {name!r} has a single class, {labels.classes[0]!r}: nothing to learn")
-    parts = {
-        split: _resized(Dataset(_inputs(x, name), labels.y[split], labels.classes, f"{name} {split}"), shape)
-        for split, x in raw.x.items()
-    }
+    parts, note = _parts(name, raw, shape, task)
+    notes = [*raw.notes, *([note] if note else [])]
     if "test" not in parts:
         parts["train"], parts["test"] = _hold_out(parts["train"], name, test_fraction, seed)
         kind = ", stratified" if parts["train"].task == "classes" else ""
@@ -161,6 +155,20 @@ def _with_siblings(path: Path, reader: Callable[[Path], Raw]) -> Raw:
     return raw
 
 
+def _parts(name: str, raw: Raw, size: tuple[int, int] | None, task: Reading | None) -> tuple[dict[str, Dataset], str]:
+    """The data sets by part, and how their labels were read."""
+    labels = read_labels(raw.y, classes=raw.classes, task=task, where=f"data set {name!r}")
+    if len(labels.classes) == 1:
+        raise DataError(f"data set {name!r} has a single class, {labels.classes[0]!r}: nothing to learn")
+    parts = {
+        split: Dataset(_inputs(x, name), labels.y[split], labels.classes, f"{name} {split}")
+        for split, x in raw.x.items()
+    }
+    if size is not None:
+        parts = {split: dataclasses.replace(part, x=resize_images(part.x, size)) for split, part in parts.items()}
+    return parts, labels.note
+
+
 def _inputs(x: np.ndarray, name: str) -> np.ndarray:
     """Numbers that are no pixels as floats; a channel axis where `x` is grey images `[N, H, W]`."""
     if x.ndim == 3:
@@ -171,10 +179,6 @@ def _inputs(x: np.ndarray, name: str) -> np.ndarray:
             "Write x.transpose(0, 2, 3, 1)"
         )
     return x.astype(np.float32) if x.dtype.kind in "iub" and x.dtype != np.uint8 else x
-
-
-def _resized(dataset: Dataset, size: tuple[int, int] | None) -> Dataset:
-    return dataset if size is None else dataclasses.replace(dataset, x=resize_images(dataset.x, size))
 
 
 def _hold_out(whole: Dataset, name: str, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
