@@ -44,11 +44,11 @@ def fake_results(
     metric = "rmse" if classes is None else "accuracy"
     results["summary"] = [_summary(results, method, number, metric) for method in methods for number in shots]
     found = next(s["gain"] for s in results["summary"] if (s["method"], s["shots"]) == (judged, max(shots)))
-    sentence = {
-        "helped": f"Transfer helped: with {max(shots)} labels {judged} beats training from scratch.",
-        "hurt": f"Transfer hurt: with {max(shots)} labels per class {judged} is worse than training from scratch.",
-        "undecided": f"With {max(shots)} labels per class {judged} and scratch cannot be told apart.",
-    }[found["outcome"]]
+    lead = {"helped": "Transfer helped", "hurt": "Transfer hurt (negative transfer)", "undecided": "Undecided"}
+    sentence = (
+        f"{lead[found['outcome']]}: {metric} changes by {abs(100 * found['mean']):.1f} points against training from "
+        f"scratch (95 % interval of the gain, {seeds} paired seeds)."
+    )
     results["verdict"] = {
         "outcome": found["outcome"], "sentence": sentence, "method": judged, "shots": max(shots), "metric": metric,
     }  # fmt: skip

@@ -133,7 +133,7 @@ def test_what_comes_from_data_is_escaped():
     results = fake_results(classes=(HOSTILE, '"quoted" & more', "\x1b[31mred\x00"), shots=(10,), title=HOSTILE)
     results["source"]["name"] = results["model"]["name"] = HOSTILE
     results["graft"]["text"] = f"{HOSTILE}\x1b[0m"
-    results["verdict"]["sentence"] = results["verdict"]["outcome"] = HOSTILE
+    results["verdict"] |= {"sentence": HOSTILE, "outcome": HOSTILE}
     text = without_pictures(results)
     found = Page(text)
     assert "script" not in {tag for tag, _ in found.tags}

@@ -84,8 +84,20 @@ class Verdict(NamedTuple):
     outcome: str
     """helped, hurt or undecided."""
     sentence: str
-    tiles: tuple[tuple[str, str], ...]
+    tiles: tuple[tuple[str, str], ...] = ()
     """The numbers behind it: `(number, what it is)`."""
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """`(what the outcome is, the rest)` of the sentence, to set them apart.
+
+        >>> Verdict("helped", "Transfer helped: it is better.").parts, Verdict("hurt", "It is worse: a lot.").parts
+        (('Transfer helped:', 'it is better.'), ('Hurt:', 'It is worse: a lot.'))
+        """
+        lead, _, rest = self.sentence.partition(": ")
+        if rest and self.outcome.lower() in lead.lower():
+            return f"{lead}:", rest
+        return f"{self.outcome.capitalize()}:", self.sentence
 
 
 Block = Heading | Paragraph | Picture | Preformatted | Table | Verdict

@@ -64,12 +64,12 @@ def _render(block: Block, light: Pictures, dark: Pictures) -> str:
 
 
 def _verdict(verdict: Verdict) -> str:
+    lead, rest = verdict.parts
     known = verdict.outcome if verdict.outcome in _SIGNS else "undecided"
     tiles = "".join(f"<div><dd>{escape(n)}</dd><dt>{escape(what)}</dt></div>" for n, what in verdict.tiles)
     return (
-        f'<section class="verdict {known}">\n<p class="outcome"><span aria-hidden="true">{_SIGNS[known]}</span> '
-        f'{escape(verdict.outcome)}</p>\n<p class="sentence">{escape(verdict.sentence)}</p>\n'
-        f"<dl>{tiles}</dl>\n</section>"
+        f'<section class="verdict {known}">\n<p><strong><span aria-hidden="true">{_SIGNS[known]}</span> '
+        f"{escape(lead)}</strong> {escape(rest)}</p>\n<dl>{tiles}</dl>\n</section>"
     )
 
 

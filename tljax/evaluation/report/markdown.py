@@ -41,9 +41,10 @@ def escape(text: str) -> str:
 
 def _render(block: Block) -> str:
     match block:
-        case Verdict(outcome, sentence, tiles):
+        case Verdict(outcome, _, tiles):
+            lead, rest = block.parts
             numbers = " · ".join(f"**{escape(number)}** {escape(what)}" for number, what in tiles)
-            return f"> {_SIGNS.get(outcome, '')} **{escape(outcome)}**: {escape(sentence)}\n>\n> {numbers}"
+            return f"> {_SIGNS.get(outcome, '')} **{escape(lead)}** {escape(rest)}\n>\n> {numbers}"
         case Heading(text):
             return f"## {escape(text)}"
         case Paragraph(text):

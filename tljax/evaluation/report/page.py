@@ -54,11 +54,8 @@ p { margin: .6rem 0; overflow-wrap: anywhere; }
 .verdict.helped { --tone: var(--good); --back: var(--good-back); }
 .verdict.hurt { --tone: var(--bad); --back: var(--bad-back); }
 .verdict.undecided { --tone: var(--unsure); --back: var(--unsure-back); }
-.verdict p { margin: 0; }
-.verdict .outcome {
-  color: var(--tone); font-size: .9rem; font-weight: 700; text-transform: uppercase; letter-spacing: .06em;
-}
-.verdict .sentence { font-size: 1.2rem; line-height: 1.4; font-weight: 600; margin-top: .2rem; }
+.verdict p { margin: 0; font-size: 1.15rem; line-height: 1.45; }
+.verdict strong { color: var(--tone); font-weight: 700; }
 .verdict dl { display: flex; flex-wrap: wrap; gap: .7rem 2.4rem; margin: .9rem 0 0; }
 .verdict dl div { display: flex; flex-direction: column; }
 .verdict dd { margin: 0; font-size: 1.45rem; font-weight: 650; line-height: 1.25; font-variant-numeric: tabular-nums; }
@@ -78,6 +75,7 @@ td.good { color: var(--good); font-weight: 600; }
 td.bad { color: var(--bad); font-weight: 600; }
 td.good small, td.bad small { font-weight: 400; }
 td.bar {
+  width: 32%;
   background: linear-gradient(to right, var(--share-fill) var(--share), transparent 0) no-repeat;
   background-position: .3rem 50%; background-size: calc(100% - 4.2rem) 62%;
 }

@@ -21,7 +21,7 @@ class Theme(NamedTuple):
 
 
 LIGHT = Theme("#ffffff", "#1c2430", "#5d6875", "#e3e7ec", False, ("#ffffff", "#b5d3ea", "#4f97cc", "#0a4f8a"))
-DARK = Theme("#1b2129", "#e6eaf0", "#9aa5b3", "#333c48", True, ("#1b2129", "#1f4566", "#3487c4", "#b9def7"))
+DARK = Theme("#1b2129", "#e6eaf0", "#9aa5b3", "#333c48", True, ("#1b2129", "#2b618c", "#4597d3", "#c4e3f8"))
 
 
 class Style(NamedTuple):
