@@ -278,7 +278,7 @@ def _stored(tree: Any) -> dict[str, Any]:
 def _rebuilt(like: Any, found: Mapping[str, Any]) -> Any:
     leaves, structure = jax.tree.flatten(like)
     values = [found.get(str(i), leaf) for i, leaf in enumerate(leaves)]
-    return structure.unflatten([_as(leaf, value) for leaf, value in zip(leaves, values)])
+    return jax.tree.unflatten(structure, [_as(leaf, value) for leaf, value in zip(leaves, values)])
 
 
 def _as(leaf: Any, value: Any) -> Any:

@@ -29,6 +29,8 @@ def streams_of(train: Any, objective: Term) -> dict[str, Stream]:
     """
     if train is None:
         raise FitError("fit needs training data: train=(x, y)")
+    if not objective.streams:
+        raise FitError(f"the objective {objective} reads no data; add a term that does, such as cross_entropy()")
     named = train if isinstance(train, Mapping) else {objective.streams[0]: train}
     missing = [name for name in objective.streams if name not in named]
     if missing:
@@ -42,7 +44,8 @@ def streams_of(train: Any, objective: Term) -> dict[str, Stream]:
 def _stream(name: str, data: Any) -> Stream:
     x, y = labelled(data, f"the training data ({name})")
     n = len(jax.tree.leaves(x)[0])
-    return Stream(*jax.tree.map(jnp.asarray, (x, y)), jnp.arange(n, dtype=jnp.int32), jnp.int32(n))
+    x, y = jax.tree.map(jnp.asarray, (x, y))
+    return Stream(x, y, jnp.arange(n, dtype=jnp.int32), jnp.int32(n))
 
 
 def labelled(data: Any, what: str) -> tuple[Any, Any]:
@@ -178,4 +181,4 @@ def padded(valid: Any, most: int = 512) -> Batch | None:
         padding = np.zeros((batches * size - n, *a.shape[1:]), a.dtype)
         return jnp.asarray(np.concatenate([a, padding]).reshape(batches, size, *a.shape[1:]))
 
-    return Batch(*jax.tree.map(cut, (x, y)), cut(np.ones(n, np.float32)))
+    return Batch(jax.tree.map(cut, x), jax.tree.map(cut, y), cut(np.ones(n, np.float32)))

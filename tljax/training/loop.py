@@ -104,7 +104,7 @@ class Loop:
     def _between(self, run: Run, step: int) -> Run:
         rhythm = self.rhythm
         if rhythm.due(step, rhythm.log_every):
-            means = {name: np.asarray(total) / np.maximum(run.count, 1) for name, total in run.sums.items()}
+            means = {name: np.asarray(total) / np.maximum(run.summed, 1) for name, total in run.sums.items()}
             self._add_rows(step, "train", means, np.asarray(run.best.stopped))
             run = self.program.clear(run)
         if rhythm.due(step, rhythm.eval_every):
@@ -124,9 +124,9 @@ class Loop:
     def _add_rows(self, step: int, split: str, values: Mapping[str, Any], stopped: np.ndarray) -> None:
         """A row for the run, or one for each of the stack that has not stopped."""
         host = {name: np.asarray(value) for name, value in values.items()}
-        for i in np.flatnonzero(~stopped) if self.stacked else [...]:
-            which = {"run": int(i)} if self.stacked else {}
-            numbers = {name: float(value[i]) for name, value in host.items()}
+        for i in np.flatnonzero(~stopped) if self.stacked else [None]:
+            which = {} if i is None else {"run": int(i)}
+            numbers = {name: float(value if i is None else value[i]) for name, value in host.items()}
             self.log.add({"step": step, "split": split} | which | numbers)
         name = {"train": "loss", "valid": self.monitor}[split]
         self.shown[f"{split} {name}"] = float(np.mean(host[name]))
@@ -158,8 +158,9 @@ class Loop:
             what = f"the loss became NaN or infinite at step {failed} (so did: {_listed(metrics)})"
         else:
             what = f"parameters became NaN or infinite by step {failed}: {_listed(leaves + metrics)}"
-        newest = None if self.checkpoints is None else self.checkpoints.newest()
-        kept = "" if newest is None else f" Checkpoint {newest} in {self.checkpoints.folder} is from before that."
+        kept = ""
+        if self.checkpoints is not None and self.checkpoints.newest() is not None:
+            kept = f" Checkpoint {self.checkpoints.newest()} in {self.checkpoints.folder} is from before that."
         raise NonFiniteError(f"{what}. Lower the learning rate, or clip gradients with clip_norm=1.0.{kept}")
 
     def _end(self, number: int, step: int) -> NoReturn:

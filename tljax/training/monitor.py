@@ -113,7 +113,9 @@ def _default(kind: str, width: int) -> Metric:
     if kind == "soft":
         hard = classification(width)
         return hard._replace(update=lambda sums, logits, y, w: hard.update(sums, logits, jnp.argmax(y, -1), w))
-    return {"classes": classification, "labels": multilabel, "regression": regression}[kind](width)
+    if kind == "regression":
+        return regression(width)
+    return classification(width) if kind == "classes" else multilabel(width)
 
 
 def _numbers(model: Model, metric: Metric, params: Params, valid: Batch) -> list[str]:

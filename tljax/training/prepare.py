@@ -82,7 +82,7 @@ _OPTIONAL = ("eval_every", "log_every", "save_every", "patience")
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def options_from(given: Mapping[str, Any]) -> Options:
@@ -149,9 +149,11 @@ def _choices(
     )  # fmt: skip
     if monitor is None and options.patience is not None:
         raise FitError(f"patience={options.patience} needs validation data: valid=(x, y)")
-    watched = {} if monitor is None else {"metric": monitor.metric, "monitor": monitor.name, "sign": monitor.sign}
     sizes = tuple(sorted(_batch_sizes(options, streams).items()))
-    return Choices(sizes, stacked, patience=options.patience, augment=options.augment, **watched)
+    choices = Choices(sizes, stacked, patience=options.patience, augment=options.augment)
+    if monitor is None:
+        return choices
+    return choices._replace(metric=monitor.metric, monitor=monitor.name, sign=monitor.sign)
 
 
 def _task(train: Any, valid: Any) -> str | None:
@@ -161,7 +163,7 @@ def _task(train: Any, valid: Any) -> str | None:
 
 def _batch_sizes(options: Options, streams: Mapping[str, Stream]) -> dict[str, int]:
     given = options.batch_size
-    sizes = {name: given.get(name) if isinstance(given, Mapping) else given for name in streams}
+    sizes: dict[str, Any] = {name: given.get(name) if isinstance(given, Mapping) else given for name in streams}
     for name, size in sizes.items():
         if not _is_count(size) or size % options.accumulate:
             raise FitError(

@@ -37,10 +37,10 @@ class Program(NamedTuple):
 
     start: Callable[..., Run]
     """`start(params, seeds, rates, streams)`."""
-    advance: Callable[..., Run]
+    advance: jax.stages.Wrapped
     """`advance(run, streams, n)`: `n` more steps; a run that was stopped stays as it is."""
-    validate: Callable[..., tuple[Run, dict[str, Array]]]
-    """`validate(run, valid)`: evaluates, and keeps the better parameters."""
+    validate: jax.stages.Wrapped
+    """`validate(run, valid) -> (run, scores)`: evaluates, and keeps the better parameters."""
     clear: Callable[[Run], Run]
     """Empties the metric sums, after they were logged."""
 
@@ -71,7 +71,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
         def body(_: Array, run: Run) -> Run:
             state, metrics = step.update(run.state, _draw(streams, choices, run.state.seed, run.state.step))
             sums = jax.tree.map(jnp.add, run.sums, metrics)
-            run = run._replace(state=state, sums=sums, count=run.count + 1)
+            run = run._replace(state=state, sums=sums, summed=run.summed + 1)
             return _note_failure(run, ~jnp.isfinite(metrics["loss"]))
 
         run = jax.lax.fori_loop(0, n, body, run)
@@ -82,7 +82,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
         return judge(run, scores[choices.monitor], choices.sign, choices.patience), scores
 
     def clear(run: Run) -> Run:
-        return run._replace(sums=jax.tree.map(jnp.zeros_like, run.sums), count=jnp.zeros_like(run.count))
+        return run._replace(sums=jax.tree.map(jnp.zeros_like, run.sums), summed=jnp.zeros_like(run.summed))
 
     if not choices.stacked:
         return Program(

@@ -76,7 +76,7 @@ class Run(NamedTuple):
     best: Best
     sums: dict[str, Array]
     """The metrics of the steps since the last log line, summed."""
-    count: Array
+    summed: Array
     """How many steps that were, int32 `[]`."""
     failed: Array
     """The first step whose loss was not finite, or after which parameters were found not to be; -1 if none. `[]`."""
@@ -104,7 +104,7 @@ def start_run(state: State, metrics: dict[str, Any], *, sign: int, evaluated: bo
         stopped=jnp.bool_(False),
     )
     sums = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
-    return Run(state, best, sums, count=jnp.int32(0), failed=jnp.int32(-1))
+    return Run(state, best, sums, summed=jnp.int32(0), failed=jnp.int32(-1))
 
 
 def judge(run: Run, value: Array, sign: int, patience: int | None) -> Run:
