@@ -1,11 +1,13 @@
 """Bytes of a file into arrays: read once, straight into the memory where the array stays."""
 
 import math
+import mmap
 import os
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tljax.checkpoints.errors import CheckpointError, guard, shown
@@ -68,9 +70,21 @@ def empty(spec: jax.ShapeDtypeStruct) -> np.ndarray:
     >>> empty(jax.ShapeDtypeStruct((3,), "float32")).ctypes.data % 64
     0
     """
-    raw = np.empty(size_of(spec) + ALIGNMENT, np.uint8)
+    return _memory(size_of(spec)).view(spec.dtype).reshape(spec.shape)
+
+
+def _memory(size: int) -> np.ndarray:
+    """`size` bytes, aligned.
+
+    Large pieces come from the system in ordinary pages. NumPy would ask for huge pages, which a busy machine must first
+    clear a place for: reading 1 GB into them took 3.9 s instead of 1.0 s.
+    """
+    if size >= CHUNK and hasattr(mmap, "MAP_PRIVATE"):
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return np.frombuffer(pages, np.uint8)
+    raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size_of(spec)].view(spec.dtype).reshape(spec.shape)
+    return raw[start : start + size]
 
 
 def as_bytes(array: np.ndarray) -> memoryview:
@@ -118,7 +132,7 @@ def count_nonfinite(array: np.ndarray) -> int:
     >>> count_nonfinite(np.array([[1.0, np.nan], [np.inf, 0.0]], np.float32))
     2
     """
-    if array.dtype.kind not in "fcV":  # "V" is how NumPy files the extended floats: bfloat16 and the float8s
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
         return 0
     flat = array.reshape(-1)
     step = max(CHUNK // array.dtype.itemsize, 1)
@@ -129,7 +143,8 @@ def _count_chunk(chunk: np.ndarray) -> int:
     if chunk.dtype.itemsize == 1:  # ml_dtypes tests float8 one by one; there are only 256 of them
         codes = np.arange(256, dtype=np.uint8).view(chunk.dtype)
         return int(np.count_nonzero(~np.isfinite(codes)[chunk.view(np.uint8)]))
-    if chunk.dtype.itemsize == 2 and chunk.dtype.kind == "V":  # bfloat16: NaN and inf have a full exponent
-        return int(np.count_nonzero((chunk.view(np.uint16) & np.uint16(0x7F80)) == 0x7F80))
+    if chunk.dtype.itemsize == 2:  # tested one by one as well; NaN and inf are those with a full exponent
+        full = np.uint16(0x7C00 if chunk.dtype == np.float16 else 0x7F80)
+        return int(np.count_nonzero((chunk.view(np.uint16) & full) == full))
     finite = np.isfinite(chunk)
     return 0 if finite.all() else int(np.count_nonzero(~finite))

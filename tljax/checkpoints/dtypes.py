@@ -44,6 +44,15 @@ def is_weight(dtype: np.dtype) -> bool:
     return BY_NAME.get(dtype.name) == dtype.newbyteorder("=")
 
 
+def is_extended(dtype: np.dtype) -> bool:
+    """Whether NumPy knows `dtype` only through JAX's ml_dtypes: bfloat16, the float8s, int4.
+
+    >>> is_extended(jnp.dtype(jnp.bfloat16)), is_extended(np.dtype(np.float16))
+    (True, False)
+    """
+    return dtype.isbuiltin == 2
+
+
 def native(array: np.ndarray) -> np.ndarray:
     """`array` in this machine's byte order; itself if it is already.
 

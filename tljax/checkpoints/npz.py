@@ -63,7 +63,7 @@ def write_npz(file: BinaryIO, arrays: Iterator[tuple[str, np.ndarray]], path: pa
         for name, array in arrays:
             if array.dtype == jnp.bfloat16:
                 array = array.view(_VOID2)
-            elif array.dtype.kind == "V":
+            elif dtypes.is_extended(array.dtype):
                 raise CheckpointError(
                     f"{path}: {name!r} is {array.dtype}, which npz cannot tell from raw bytes; "
                     "save as .safetensors, or cast it first"

@@ -2,11 +2,13 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tljax.checkpoints.buffers import size_of
 from tljax.checkpoints.errors import CheckpointError, guard, shown
 from tljax.checkpoints.names import separator_of
 from tljax.checkpoints.safetensors import MAX_HEADER, read_header
@@ -19,9 +21,10 @@ def open_sharded(path: pathlib.Path, open_file: Callable[[pathlib.Path], Source]
     """Open every shard named in the index at `path`, with `open_file`.
 
     Raises `CheckpointError` for a missing shard, a shard outside the folder, and a leaf that is not where the index
-    says. Leaves that no line of the index names are left out, and named in the notes.
+    says. Leaves that no line of the index names are left out; the notes tell.
     """
-    weight_map = _read_index(path)
+    index = _read_index(path)
+    weight_map = index["weight_map"]
     names_in: dict[str, list[str]] = {}
     for name, shard in weight_map.items():
         names_in.setdefault(shard, []).append(name)
@@ -32,13 +35,16 @@ def open_sharded(path: pathlib.Path, open_file: Callable[[pathlib.Path], Source]
         )
     shards = {shard: open_file(path.parent / shard) for shard in sorted(names_in)}
     places: dict[LeafPath, tuple[str, LeafPath]] = {}
-    surplus = 0
+    notes = [f"{len(shards)} shards"]
     for shard, source in shards.items():
         by_name = {source.separator.join(key): key for key in source.leaves}
+        if len(by_name) < len(source.leaves):
+            raise CheckpointError(f"{path}: two leaves of {shard} have the same name once their keys are joined")
         lost = [name for name in names_in[shard] if name not in by_name]
         if lost:
             raise CheckpointError(f"{path}: {shown(lost[0])!r} should be in {shard}, and is not")
-        surplus += len(by_name) - len(names_in[shard])
+        if len(by_name) > len(names_in[shard]):
+            notes.append(f"{len(by_name) - len(names_in[shard])} leaves of {shard} are not in the index, and not read")
         places.update({by_name[name]: (shard, by_name[name]) for name in names_in[shard]})
 
     def read(paths: Sequence[LeafPath]) -> dict[LeafPath, np.ndarray]:
@@ -47,9 +53,9 @@ def open_sharded(path: pathlib.Path, open_file: Callable[[pathlib.Path], Source]
             found.update(source.read([key for key in paths if places[key][0] == shard]))
         return {key: found[key] for key in paths}
 
-    notes = [f"{len(shards)} shards"] + ([f"{surplus} leaves that the index does not name"] if surplus else [])
     first = next(iter(shards.values()))
     specs = {key: shards[shard].leaves[at] for key, (shard, at) in places.items()}
+    notes += _doubts(index, shards, sum(map(size_of, specs.values())))
     separator = first.separator if first.separator == "/" else separator_of(list(weight_map))
     return Source(path, first.format, specs, read, separator, metadata=first.metadata, notes=tuple(notes))
 
@@ -64,7 +70,17 @@ def index_of(names: Mapping[str, Sequence[str]], total_size: int) -> dict[str, A
     return {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))}
 
 
-def _read_index(path: pathlib.Path) -> dict[str, str]:
+def _doubts(index: Mapping[str, Any], shards: Collection[str], size: int) -> list[str]:
+    """Signs that the index names less than was saved. Some tools write them wrong, so they are no errors."""
+    metadata = index.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    promised = {int(found[1]) for shard in shards if (found := re.search(r"-of-(\d{1,9})\b", shard))}
+    doubts = [f"the index promises {shown(total)} bytes; its leaves have {size}"] if total not in (None, size) else []
+    doubts += [f"{len(shards)} of {n} shards are in the index" for n in promised if n != len(shards)]
+    return doubts
+
+
+def _read_index(path: pathlib.Path) -> dict[str, Any]:
     with guard(path, "reading the shard index"):
         if os.stat(path).st_size > MAX_HEADER:
             raise CheckpointError(f"{path}: a shard index of more than {MAX_HEADER} bytes")
@@ -78,4 +94,4 @@ def _read_index(path: pathlib.Path) -> dict[str, str]:
             raise CheckpointError(
                 f"{path}: {shown(name)!r} is said to stand in {shown(shard)!r}; expected a file in the same folder"
             )
-    return weight_map
+    return index

@@ -68,7 +68,7 @@ def write_torch(file: BinaryIO, arrays: Mapping[str, np.ndarray], path: pathlib.
     torch = import_torch(path)
     state = {}
     for name, array in arrays.items():
-        bits = array.view(_BITS[array.dtype.itemsize]) if array.dtype.kind == "V" else array
+        bits = array.view(_BITS[array.dtype.itemsize]) if dtypes.is_extended(array.dtype) else array
         if array.dtype.name not in DTYPES:
             raise CheckpointError(f"{path}: {name!r} is {array.dtype}, which torch does not have; cast it first")
         state[name] = torch.from_numpy(np.array(bits, copy=not bits.flags.writeable)).view(
@@ -171,6 +171,6 @@ def _spec(tensor: Any, where: str) -> jax.ShapeDtypeStruct:
 def _array(tensor: Any, dtype: np.dtype) -> np.ndarray:
     torch = import_torch(pathlib.Path())
     tensor = tensor.detach().contiguous()
-    if dtype.kind == "V":  # NumPy knows bfloat16 and float8 only by JAX's dtypes, and torch does not know those
+    if dtypes.is_extended(dtype):  # NumPy knows bfloat16 and float8 only by JAX's dtypes, and torch does not know those
         return tensor.view(getattr(torch, _BITS[dtype.itemsize])).numpy().view(dtype)
     return tensor.numpy()
