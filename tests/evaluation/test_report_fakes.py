@@ -9,15 +9,11 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for 95 % at n - 1 degrees of freedom, from a printed table, by n."""
 
 GRAFT = """\
-target                         source                         shape              what happened
-─────────────────────────────  ─────────────────────────────  ─────────────────  ──────────────────────────
-backbone/conv_1/kernel         backbone/conv_1/kernel         3×3×1×16           loaded
-backbone/conv_1/bias           backbone/conv_1/bias           16                 loaded
-backbone/conv_2/kernel         backbone/conv_2/kernel         3×3×16×32          loaded
-backbone/conv_2/bias           backbone/conv_2/bias           32                 loaded
-head/kernel                    head/kernel                    64×5               re-initialised (asked for)
-head/bias                      head/bias                      5                  re-initialised (asked for)
-8 loaded, 2 re-initialised, 0 left over"""
+graft: 8 of 10 target leaves filled from the source, 29,798 of 30,123 parameters
+  action         leaf         leaves  parameters
+  loaded         backbone/**       8      29,798
+  reinitialised  head/**           2         325
+  dropped        head/**           2         325  reinit"""
 
 
 def fake_results(
@@ -67,7 +63,7 @@ def _facts(title, seeds, shots, methods, classes):
         },
         "target": {"name": "digits", "classes": names, "pool": 500, "valid": 100, "test": 300, "input": [8, 8, 1]},
         "model": {"name": "lenet", "parameters": 30123, "text": "lenet(width=16)\nconv 3×3, 16\ndense 64"},
-        "graft": {"text": GRAFT, "loaded": 8, "reinitialised": 2, "counts": {"loaded": 8, "reinitialised": 2}},
+        "graft": {"text": GRAFT, "counts": {"loaded": 8, "reinitialised": 2}},
         "protocol": {
             "seeds": seeds, "steps": 300, "batch_size": 32, "rates": [0.0003, 0.001, 0.003], "optimizer": "adamw",
             "chosen_by": f"{'rmse' if classes is None else 'accuracy'} on the validation split (100 examples), "
@@ -137,7 +133,7 @@ def _curve(random, method, shots, results):
         loss = 1.6 * np.exp(-np.asarray(steps) / speed) + 0.02
         stop = len(steps) if i % 3 else len(steps) - 5
         lines.append([float(v) if t < stop else None for t, v in enumerate(line)])
-        losses.append([float(v) if t < stop else None for t, v in enumerate(loss)])
+        losses.append([float(v) if 0 < t < stop else None for t, v in enumerate(loss)])
     key = "rmse" if "rmse" in runs[0]["test"] else "accuracy"
     return {"method": method, "shots": shots, "steps": steps, key: lines, "train_loss": losses}
 

@@ -26,14 +26,14 @@ NAMES = (
 
 
 def drawn(figure_of, results, theme=LIGHT):
-    """The figure with every text in its final place, and the renderer that put it there."""
+    """The figure, and `(text, its box)` for all texts in it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with drawing(theme):
         figure = figure_of(results, theme)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-    return figure, canvas.get_renderer()
+        return figure, texts(figure, canvas.get_renderer())
 
 
 def texts(figure, renderer):
@@ -49,8 +49,7 @@ def texts(figure, renderer):
     return [(t.get_text(), extent(t, renderer)) for t in found if t.get_text().strip()]
 
 
-def overlapping(figure, renderer):
-    boxes = texts(figure, renderer)
+def overlapping(boxes):
     return [
         (a, b)
         for (a, box), (b, other) in itertools.combinations(boxes, 2)
@@ -75,10 +74,10 @@ def results():
     ids=["five", "one-seed", "names", "many"],
 )
 def test_no_text_lies_on_another_or_leaves_the_picture(figure_of, variant):
-    figure, renderer = drawn(figure_of, fake_results(**variant))
-    assert overlapping(figure, renderer) == []
+    figure, boxes = drawn(figure_of, fake_results(**variant))
+    assert overlapping(boxes) == []
     width, height = figure.get_size_inches() * figure.dpi
-    for text, box in texts(figure, renderer):
+    for text, box in boxes:
         assert box.x0 >= 0, text
         assert box.x1 <= width, text
         assert box.y0 >= 0, text

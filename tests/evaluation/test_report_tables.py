@@ -69,7 +69,7 @@ def test_beyond_forty_classes_the_recalls_that_differ_most_are_listed():
 
 def test_curves_carry_the_last_value_forward_and_count_the_stopped():
     values, stopped = carry_forward([[0.1, None, None], [0.2, 0.3, 0.4], [None, 0.5, math.nan], [None, None, None]])
-    np.testing.assert_array_equal(values, [[0.1, 0.1, 0.1], [0.2, 0.3, 0.4], [0.5, 0.5, 0.5]])
+    np.testing.assert_array_equal(values, [[0.1, 0.1, 0.1], [0.2, 0.3, 0.4], [math.nan, 0.5, 0.5]])
     assert stopped == 2
 
 

@@ -141,13 +141,10 @@ def _recall(results: Results) -> list[Block]:
 
 
 def _transferred(results: Results) -> list[Block]:
-    graft = results["graft"]
-    sentences = _source_sentence(results)
-    if "loaded" in graft and "reinitialised" in graft:
-        sentences += f" {plural(graft['loaded'], 'array')} came from the source; {graft['reinitialised']} started anew."
-    blocks: list[Block] = [Heading("What was transferred"), Preformatted(str(graft["text"]).strip("\n"))]
-    if sentences:
-        blocks.insert(1, Paragraph(sentences.strip()))
+    blocks: list[Block] = [Heading("What was transferred")]
+    if sentence := _source_sentence(results):
+        blocks.append(Paragraph(sentence))
+    blocks.append(Preformatted(str(results["graft"]["text"]).strip("\n")))
     model = str(results["model"].get("text") or "").strip("\n")
     return [*blocks, Paragraph("The model:"), Preformatted(model)] if model else blocks
 

@@ -178,20 +178,19 @@ def curves(results: Results, key: str) -> list[Curve]:
 def carry_forward(rows: Sequence[Sequence[float | None]]) -> tuple[np.ndarray, int]:
     """`([S, T] float, how many rows stopped early)`: a null takes the value before it; rows of nulls only go.
 
-    >>> values, stopped = carry_forward([[0.5, 0.75, None], [0.5, 0.5, 1.0]])
+    What comes before the first value is NaN, so that nothing is drawn there.
+
+    >>> values, stopped = carry_forward([[0.5, 0.75, None], [None, 0.5, 1.0]])
     >>> values.tolist(), stopped
-    ([[0.5, 0.75, 0.75], [0.5, 0.5, 1.0]], 1)
+    ([[0.5, 0.75, 0.75], [nan, 0.5, 1.0]], 1)
     """
     filled, stopped = [], 0
     for row in rows:
-        known = [is_finite(value) for value in row]
-        if not any(known):
+        if not any(map(is_finite, row)):
             continue
-        stopped += not known[-1]
-        last = row[known.index(True)]
-        line = []
-        for value, is_known in zip(row, known):
-            last = value if is_known else last
-            line.append(last)
-        filled.append(line)
+        stopped += not is_finite(row[-1])
+        line = [math.nan]
+        for value in row:
+            line.append(value if is_finite(value) else line[-1])
+        filled.append(line[1:])
     return np.asarray(filled, np.float64), stopped
