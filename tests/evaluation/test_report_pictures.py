@@ -210,6 +210,10 @@ def test_class_names_are_drawn_literally():
         assert "<svg" in to_svg(confusion_figure(results, LIGHT))
 
 
+unhurried = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+
+
+@unhurried
 @hypothesis.given(st.lists(st.floats(0, 100), min_size=1, max_size=8))
 def test_spread_keeps_order_gap_and_range(wanted):
     places = spread(wanted, 10.0, 0.0, 100.0)
@@ -218,6 +222,7 @@ def test_spread_keeps_order_gap_and_range(wanted):
     assert -1e-6 <= min(places) <= max(places) <= 100 + 1e-6
 
 
+@unhurried
 @hypothesis.given(
     st.lists(st.floats(30, 70), min_size=2, max_size=4), st.lists(st.floats(-3, 3), min_size=4, max_size=4)
 )
