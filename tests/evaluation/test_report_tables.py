@@ -145,3 +145,11 @@ def test_the_choices_of_the_validation_split_are_counted(results):
 )
 def test_values_are_written_with_the_digits_of_their_metric(key, values, value, shown):
     assert scale(metric(key), values).value(value) == shown
+
+
+def test_details_are_shown_at_the_shots_of_the_verdict(results):
+    moved = results | {"verdict": results["verdict"] | {"shots": 5}}
+    values = [mean(results, method, 5, "accuracy")[0] for method in results["methods"]]
+    shown = [cell.text for cell in column(tables.main_table(moved, [metric("accuracy")]), "accuracy % ↑")]
+    assert shown == [f"{100 * value:.1f}" for value in values]
+    assert confusion(moved, "full").tolist() != confusion(results, "full").tolist()

@@ -15,8 +15,8 @@ from tljax.evaluation.report.results import (
     label,
     labels_noun,
     main_scale,
+    main_shots,
     mean,
-    most_shots,
     seeds,
     summary,
 )
@@ -32,7 +32,7 @@ def percent_level(results: Results) -> str:
 
 
 def gain_picture(results: Results) -> list[Picture]:
-    """The paired gain of every method at the most shots, seed by seed; nothing without a method beside scratch."""
+    """The paired gain of every method at the main shots, seed by seed; nothing without a method beside scratch."""
     found = gains(results)
     if not found:
         return []
@@ -51,8 +51,8 @@ def gain_picture(results: Results) -> list[Picture]:
 
 
 def gains(results: Results) -> list[tuple[str, dict]]:
-    """`(method, gain)` at the most shots, for every method that has one."""
-    found = ((method, summary(results, method, most_shots(results))["gain"]) for method in results["methods"])
+    """`(method, gain)` at the main shots, for every method that has one."""
+    found = ((method, summary(results, method, main_shots(results))["gain"]) for method in results["methods"])
     return [(method, gain) for method, gain in found if gain and is_finite(gain["mean"])]
 
 
@@ -84,7 +84,7 @@ def curves_picture(results: Results) -> list[Picture]:
     if not found:
         return []
     ends = "; ".join(f"{label(c.method)} {scale.value(float(c.values[:, -1].mean()))}{scale.unit}" for c in found)
-    shots, stopped = most_shots(results), sum(curve.stopped for curve in found)
+    shots, stopped = main_shots(results), sum(curve.stopped for curve in found)
     runs = sum(len(curve.values) for curve in found)
     caption = f"Validation split, {count(shots)} {labels_noun(results, shots)}, at the chosen learning rates."
     if seeds(results) > 1:

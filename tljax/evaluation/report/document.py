@@ -19,8 +19,8 @@ from tljax.evaluation.report.results import (
     label,
     labels_noun,
     main_scale,
+    main_shots,
     mean,
-    most_shots,
     scale_of,
     seeds,
     summary,
@@ -50,9 +50,9 @@ def subtitle(results: Results) -> str:
     )
 
 
-def at_most_shots(results: Results) -> str:
-    """`10 labels per class`, for the largest number of them."""
-    shots = most_shots(results)
+def at_main_shots(results: Results) -> str:
+    """`10 labels per class`, for the number that the verdict is about."""
+    shots = main_shots(results)
     return f"{count(shots)} {labels_noun(results, shots)}"
 
 
@@ -75,7 +75,7 @@ def table_note(results: Results) -> str:
 def _verdict(results: Results) -> list[Block]:
     verdict = results["verdict"]
     scale = scale_of(results, verdict["metric"])
-    shots = verdict.get("shots", most_shots(results))
+    shots = main_shots(results)
     tiles = []
     for method in dict.fromkeys((judged(results), BASELINE)):
         value, half = mean(results, method, shots, verdict["metric"])
@@ -90,7 +90,7 @@ def _verdict(results: Results) -> list[Block]:
 
 def _table(results: Results) -> list[Block]:
     return [
-        Heading(f"With {at_most_shots(results)}"),
+        Heading(f"With {at_main_shots(results)}"),
         tables.main_table(results, tables.reported_metrics(results)),
         Paragraph(table_note(results), small=True),
         *gain_picture(results),
@@ -100,7 +100,7 @@ def _table(results: Results) -> list[Block]:
 def _labels(results: Results) -> list[Block]:
     name = main_scale(results).metric.label
     several = len(results["shots"]) > 1
-    heading = f"{name} against {labels_noun(results)}" if several else f"{name} with {at_most_shots(results)}"
+    heading = f"{name} against {labels_noun(results)}" if several else f"{name} with {at_main_shots(results)}"
     return [Heading(heading[0].upper() + heading[1:]), *accuracy_picture(results)]
 
 
@@ -133,7 +133,7 @@ def _recall(results: Results) -> list[Block]:
     left_out = len(results["target"]["classes"]) - tables.MOST_RECALLS
     fewer = f" The {left_out} classes with the smallest differences are left out." if left_out > 0 else ""
     note = (
-        f"Share of each class's test examples that were recognised, with {at_most_shots(results)}: mean over "
+        f"Share of each class's test examples that were recognised, with {at_main_shots(results)}: mean over "
         f"{plural(seeds(results), 'seed')}; difference in percentage points. "
         f"The lowest recall of each method in bold.{fewer}"
     )
@@ -170,7 +170,7 @@ def _protocol(results: Results) -> list[Block]:
         *_class_names(results),
         tables.protocol_table(results),
         tables.choice_table(results),
-        Paragraph(f"What the validation split chose with {at_most_shots(results)}, over all seeds.", small=True),
+        Paragraph(f"What the validation split chose with {at_main_shots(results)}, over all seeds.", small=True),
     ]
 
 

@@ -17,8 +17,8 @@ from tljax.evaluation.report.results import (
     label,
     labels_noun,
     main_scale,
+    main_shots,
     mean,
-    most_shots,
     scale_of,
 )
 from tljax.evaluation.report.theme import Theme, style
@@ -110,7 +110,7 @@ def _by_shots(results: Results, theme: Theme) -> Any:
 
 
 def _one_shot(results: Results, theme: Theme) -> Any:
-    scale, shots, methods = main_scale(results), most_shots(results), results["methods"]
+    scale, shots, methods = main_scale(results), main_shots(results), results["methods"]
     figure = new_figure(0.75 + 0.42 * len(methods), theme)
     axes = place(figure, 1.3, 0.55, 0.3, 0.1)
     axes.grid(axis="x")

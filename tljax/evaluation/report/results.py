@@ -67,9 +67,14 @@ def judged(results: Results) -> str:
     return str(results["verdict"]["method"])
 
 
-def most_shots(results: Results) -> int:
-    """The largest number of labels per class."""
-    return max(results["shots"])
+def main_shots(results: Results) -> int:
+    """The number of labels per class that the verdict is about, at which the details are shown; else the largest.
+
+    >>> main_shots({"verdict": {"shots": 5}, "shots": [1, 5, 10]}), main_shots({"verdict": {}, "shots": [1, 5, 10]})
+    (5, 10)
+    """
+    chosen = results["verdict"].get("shots")
+    return chosen if chosen in results["shots"] else max(results["shots"])
 
 
 def seeds(results: Results) -> int:
@@ -134,14 +139,14 @@ def cells(results: Results, method: str, shots: int) -> list[Mapping[str, Any]]:
 
 
 def confusion(results: Results, method: str) -> np.ndarray | None:
-    """Counts `[C, C]` (rows: true classes) at the most shots, summed over seeds; None without any."""
-    found = [cell["confusion"] for cell in cells(results, method, most_shots(results)) if cell.get("confusion")]
+    """Counts `[C, C]` (rows: true classes) at the main shots, summed over seeds; None without any."""
+    found = [cell["confusion"] for cell in cells(results, method, main_shots(results)) if cell.get("confusion")]
     return np.sum([np.asarray(matrix, np.int64) for matrix in found], axis=0) if found else None
 
 
 def recalls(results: Results, method: str) -> list[float | None] | None:
-    """Each class's recall at the most shots, as the mean over seeds; None for a class without test examples."""
-    found = [cell["confusion"] for cell in cells(results, method, most_shots(results)) if cell.get("confusion")]
+    """Each class's recall at the main shots, as the mean over seeds; None for a class without test examples."""
+    found = [cell["confusion"] for cell in cells(results, method, main_shots(results)) if cell.get("confusion")]
     if not found:
         return None
     matrices = np.asarray(found, np.float64)
@@ -164,11 +169,11 @@ class Curve(NamedTuple):
 
 
 def curves(results: Results, key: str) -> list[Curve]:
-    """The learning curves of `key` at the most shots, in the order of the methods; those without values left out."""
+    """The learning curves of `key` at the main shots, in the order of the methods; those without values left out."""
     found = []
     for method in results["methods"]:
         for entry in results.get("curves") or ():
-            if entry["method"] == method and entry["shots"] == most_shots(results) and entry.get(key):
+            if entry["method"] == method and entry["shots"] == main_shots(results) and entry.get(key):
                 values, stopped = carry_forward(entry[key])
                 if values.size:
                     found.append(Curve(method, np.asarray(entry["steps"]), values, stopped))

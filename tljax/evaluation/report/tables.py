@@ -13,8 +13,8 @@ from tljax.evaluation.report.results import (
     label,
     labels_noun,
     main_scale,
+    main_shots,
     mean,
-    most_shots,
     recalls,
     scale_of,
     summary,
@@ -37,8 +37,8 @@ def reported_metrics(results: Results) -> list[Metric]:
 
 
 def main_table(results: Results, metrics: list[Metric]) -> Table:
-    """Methods x `metrics` at the most shots, with the paired gain over scratch after the metric it is of."""
-    shots, methods = most_shots(results), results["methods"]
+    """Methods x `metrics` at the main shots, with the paired gain over scratch after the metric it is of."""
+    shots, methods = main_shots(results), results["methods"]
     columns = []
     for found in metrics:
         columns.append((found.heading, _metric_column(results, found, shots)))
@@ -117,10 +117,10 @@ def split_table(results: Results) -> Table:
 
 
 def choice_table(results: Results) -> Table:
-    """Which learning rates the validation split chose, and at which step it was best, at the most shots."""
+    """Which learning rates the validation split chose, and at which step it was best, at the main shots."""
     rows = []
     for method in results["methods"]:
-        found = cells(results, method, most_shots(results))
+        found = cells(results, method, main_shots(results))
         rates = Counter(cell["rate"] for cell in found if cell.get("rate") is not None)
         steps = sorted(cell["best_step"] for cell in found if cell.get("best_step") is not None)
         chosen = ", ".join(f"{rate:g} ({times}×)" for rate, times in sorted(rates.items())) or MISSING

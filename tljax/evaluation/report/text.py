@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from tljax.evaluation.report.blocks import Cell, Table, Verdict, one_line
-from tljax.evaluation.report.document import at_most_shots, table_note
+from tljax.evaluation.report.document import at_main_shots, table_note
 from tljax.evaluation.report.results import Results, check, label, labels_noun, main_scale
 from tljax.evaluation.report.tables import GAIN, main_table, reported_metrics, shots_table
 
@@ -23,7 +23,7 @@ def render_text(results: Results) -> str:
     check(results)
     verdict = results["verdict"]
     parts = [
-        _wrap(f"{results['title']}, {at_most_shots(results)}"),
+        _wrap(f"{results['title']}, {at_main_shots(results)}"),
         aligned([("", *map(label, results["methods"])), *_metric_rows(results), *_shot_rows(results)]),
         _wrap(table_note(results).replace(" Best in bold.", "")),
         _wrap(" ".join(Verdict(verdict["outcome"], str(verdict["sentence"])).parts)),
