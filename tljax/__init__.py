@@ -12,7 +12,7 @@ _HOME = {
     "types": ("Batch", "Model", "Output", "TljaxError"),
     "tree": ("GraftReport", "Selector", "graft", "merge", "select", "split"),
     "checkpoints": ("load_weights", "save_weights"),
-    "models": ("from_flax", "from_nnx"),
+    "models": ("export", "from_flax", "from_nnx", "load_pretrained"),
     "plans": ("Plan", "freeze", "linear_probe", "plan", "rate", "unfreeze"),
     "objectives": (
         "Term", "binary_cross_entropy", "cross_entropy", "huber", "l2_sp", "mae", "mse", "objective", "stateless",

@@ -17,8 +17,10 @@ from tljax.evaluation import interval as interval
 from tljax.evaluation import paired_gain as paired_gain
 from tljax.evaluation import predict as predict
 from tljax.evaluation import verdict as verdict
+from tljax.models import export as export
 from tljax.models import from_flax as from_flax
 from tljax.models import from_nnx as from_nnx
+from tljax.models import load_pretrained as load_pretrained
 from tljax.objectives import Term as Term
 from tljax.objectives import binary_cross_entropy as binary_cross_entropy
 from tljax.objectives import cross_entropy as cross_entropy

@@ -1,6 +1,7 @@
 """What every model of the catalogue is: a backbone that makes features `[B, D]`, and a linear head."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 
@@ -44,19 +45,27 @@ class PatchConv(nn.Module):
         return y.reshape(B, h, w, self.features)
 
 
-def classifier(backbone: nn.Module, num_classes: int, *, groups: tuple[str, ...], name: str) -> Model:
+def classifier(
+    backbone: nn.Module,
+    num_classes: int,
+    *,
+    groups: tuple[str, ...],
+    name: str,
+    keymaps: Mapping[str, Any] | None = None,
+) -> Model:
     """The model with this backbone; `groups` are those of the backbone, and the head follows.
 
     Raises `ModelError` unless `num_classes` is a whole number above 0.
     """
     if not isinstance(num_classes, int) or num_classes < 1:
         raise ModelError(f"{name}: num_classes={num_classes!r}; expected a whole number, 1 or more")
-    return wrap_linen(
+    model = wrap_linen(
         Classifier(backbone, num_classes),
         lambda spec: Layout(("head",), split=True),
         groups=(*(f"backbone/{group}/**" for group in groups), "head/**"),
         name=name,
     )
+    return model._replace(keymaps=keymaps or {})
 
 
 def as_images(x: Array, name: str) -> Array:

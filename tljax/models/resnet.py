@@ -7,7 +7,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from tljax.models.classifier import PatchConv, as_images, classifier
+from tljax.models.family import Family, nothing
+from tljax.models.resnet_names import keymaps, recognise
 from tljax.models.wrapping import ModelError
+from tljax.tree import input_channels
 from tljax.types import Array, Model
 
 
@@ -42,7 +45,11 @@ def resnet(depth: int = 20, num_classes: int = 10, *, width: int = 16, shortcut:
         raise ModelError(f"resnet: shortcut={shortcut!r}; expected 'A' (padded identity) or 'B' (1x1 convolution)")
     blocks = (depth - 2) // 6
     groups = ("stem", *(f"stage_{s}/block_{i:02d}" for s in (1, 2, 3) for i in range(blocks)))
-    return classifier(_ResNet(blocks, width, shortcut), num_classes, groups=groups, name=f"resnet{depth}")
+    backbone = _ResNet(blocks, width, shortcut)
+    return classifier(backbone, num_classes, groups=groups, name=f"resnet{depth}", keymaps=keymaps())
+
+
+FAMILY = Family("cifar_resnet", resnet, nothing, recognise, resize={"backbone/stem/conv/kernel": input_channels()})
 
 
 class _ResNet(nn.Module):

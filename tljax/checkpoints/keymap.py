@@ -1,0 +1,297 @@
+"""Reversible keymaps: how a model's leaves are named and laid out elsewhere, said once, used in both directions.
+
+    Keymap((
+        *conv("backbone/stem/conv", "conv1"),
+        *batch_norm("backbone/stage_{s}/block_{b:02}/norm_{n}", "layer{s}.{b}.bn{n}"),
+        *dense("head", "fc"),
+    ))
+
+A pattern of ours captures whole numbers: ``{b:02}`` is a number written with two digits.  Their pattern writes them
+again, ``{b}`` plain and ``{b+1}`` or ``{b-1}`` counted from elsewhere.  A rule that matches no leaf of a model does
+nothing, so one keymap serves all depths, with and without biases.
+
+Binding a keymap to the leaves of a model gives a table of pairs.  Import reads the table from right to left, export
+from left to right: there is no second table that could disagree.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tljax.checkpoints.layouts import SAME, Layout, LayoutError
+from tljax.tree import named_leaves, natural_key, nearest
+from tljax.types import TljaxError
+
+_FIELD = re.compile(r"\{(\w+?)([+-]\d+)?(?::0(\d+))?\}")
+
+
+class KeymapError(TljaxError):
+    """A keymap that contradicts itself, or names that do not fit it."""
+
+
+class Rule(NamedTuple):
+    """Leaves of ours, and what they are elsewhere. Mostly one and one; several where theirs are fused."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    layout: Layout = SAME
+
+
+class Extra(NamedTuple):
+    """A leaf that only they have, such as a counter: ignored on import, written with `value` on export."""
+
+    theirs: str
+    value: Any
+    """An array, or what NumPy makes one of."""
+    beside: str
+    """The pattern of the leaf of ours it goes with; once for each that matches."""
+
+
+class Link(NamedTuple):
+    """A rule for the leaves of one model."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    layout: Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What a keymap made of a file."""
+
+    leaves: dict[str, np.ndarray]
+    """The arrays by our names."""
+    missing: tuple[str, ...]
+    """Their names that the model needs and the file lacks."""
+    unexpected: tuple[str, ...]
+    """Their names in the file that no rule knows."""
+    ignored: tuple[str, ...]
+    """Their names in the file that the keymap knows and the model has no use for."""
+    unmapped: tuple[str, ...]
+    """Our names that the keymap does not know."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Keymap:
+    """The names and layouts of one convention for one model."""
+
+    rules: tuple[Rule, ...]
+    extras: tuple[Extra, ...] = ()
+    ignored: tuple[str, ...] = ()
+    """Regular expressions for whole names of theirs that the model has no use for: a pre-training head, old buffers."""
+    config: Mapping[str, Any] | None = None
+    """What config.json says of the model under this convention."""
+
+    def bind(self, names: Iterable[str]) -> "Binding":
+        """The table of pairs for the leaves `names` of a model.
+
+        Raises `KeymapError` when two rules claim a leaf, or two leaves one name of theirs.
+
+        >>> binding = Keymap((Rule(("head/bias",), ("fc.bias",)),)).bind(["head/bias", "head/kernel"])
+        >>> binding.expected, binding.unmapped
+        (('fc.bias',), ('head/kernel',))
+        """
+        return _bind(self, tuple(names))
+
+    def import_(self, flat: Mapping[str, Any], names: Iterable[str]) -> Imported:
+        """Their leaves `flat` under our names, for a model whose leaves are called `names`."""
+        return self.bind(names).import_(flat)
+
+    def export(self, params: Any) -> dict[str, np.ndarray]:
+        """The leaves of the tree `params` under their names; the inverse of `import_`.
+
+        Raises `KeymapError` when the keymap does not know a leaf.
+
+        >>> Keymap((Rule(("head/bias",), ("fc.bias",)),)).export({"head": {"bias": np.ones(2)}})
+        {'fc.bias': array([1., 1.])}
+        """
+        return self.bind(named_leaves(params)).export(named_leaves(params))
+
+    def without_prefix(self, prefix: str, *, config: Mapping[str, Any] | None = None) -> "Keymap":
+        """This keymap for a file of just what stands under `prefix`, such as a model saved without its head.
+
+        Rules for anything else fall away.
+
+        >>> keymap = Keymap((Rule(("backbone/w",), ("bert.w",)), Rule(("head/w",), ("classifier.w",))))
+        >>> keymap.without_prefix("bert.").rules[0].theirs, len(keymap.without_prefix("bert.").rules)
+        (('w',), 1)
+        """
+
+        def short(theirs: str) -> str:
+            return theirs.removeprefix(prefix)
+
+        rules = [r._replace(theirs=tuple(map(short, r.theirs))) for r in self.rules if r.theirs[0].startswith(prefix)]
+        extras = [e._replace(theirs=short(e.theirs)) for e in self.extras if e.theirs.startswith(prefix)]
+        escaped = re.escape(prefix)
+        ignored = tuple(pattern.removeprefix(escaped) for pattern in self.ignored)
+        return Keymap(tuple(rules), tuple(extras), ignored, config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Binding:
+    """A keymap for the leaves of one model."""
+
+    links: tuple[Link, ...]
+    extras: Mapping[str, Any]
+    ignored: tuple[str, ...]
+    unmapped: tuple[str, ...]
+    """Our names that the keymap does not know."""
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """Their names of all leaves."""
+        return tuple(name for link in self.links for name in link.theirs)
+
+    def missing(self, given: Iterable[str]) -> tuple[str, ...]:
+        """Their names that are not among `given`."""
+        there = set(given)
+        return tuple(name for name in self.expected if name not in there)
+
+    def knows(self, theirs: str) -> bool:
+        """Whether the name is known to be of no use to the model."""
+        return theirs in self.extras or any(re.fullmatch(pattern, theirs) for pattern in self.ignored)
+
+    def unexpected(self, given: Iterable[str]) -> tuple[str, ...]:
+        """Names among `given` that are neither expected nor known to be of no use."""
+        wanted = set(self.expected)
+        return tuple(name for name in given if name not in wanted and not self.knows(name))
+
+    def ours_of(self, theirs: Iterable[str]) -> tuple[str, ...]:
+        """Our names of the leaves that need any of these names of theirs."""
+        wanted = set(theirs)
+        return tuple(name for link in self.links if wanted & set(link.theirs) for name in link.ours)
+
+    def import_(self, flat: Mapping[str, Any]) -> Imported:
+        """Their leaves `flat` under our names.
+
+        Raises `KeymapError` naming a leaf that its layout cannot take.
+        """
+        leaves: dict[str, np.ndarray] = {}
+        for link in self.links:
+            if all(name in flat for name in link.theirs):
+                arrays = [np.asarray(flat[name]) for name in link.theirs]
+                leaves |= zip(link.ours, _laid_out(link, link.layout.load, arrays, link.theirs), strict=True)
+        unexpected = self.unexpected(flat)
+        used = {*self.expected, *unexpected}
+        ignored = tuple(name for name in flat if name not in used)
+        return Imported(leaves, self.missing(flat), unexpected, ignored, self.unmapped)
+
+    def export(self, leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Our `leaves` by name under their names, in their layout, with what only they have.
+
+        Raises `KeymapError` when the keymap does not know a leaf.
+        """
+        if self.unmapped:
+            raise KeymapError(f"the keymap has no rule for {listed(self.unmapped)}")
+        flat: dict[str, np.ndarray] = {}
+        for link in self.links:
+            arrays = [np.asarray(leaves[name]) for name in link.ours]
+            flat |= zip(link.theirs, _laid_out(link, link.layout.save, arrays, link.ours), strict=True)
+        flat |= {name: np.asarray(value) for name, value in self.extras.items()}
+        return {name: flat[name] for name in sorted(flat, key=lambda name: natural_key(name.replace(".", "/")))}
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """`names` for a message, the first `most` of them.
+
+    >>> listed(["a", "b", "c"], most=2)
+    "'a', 'b' and 1 more"
+    """
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + rest
+
+
+def match(pattern: str, name: str) -> dict[str, int] | None:
+    """The numbers that `pattern` captures in `name`, or None when it does not match.
+
+    >>> match("backbone/block_{b:02}/conv_{n}/kernel", "backbone/block_11/conv_1/kernel")
+    {'b': 11, 'n': 1}
+    >>> match("block_{b:02}", "block_3") is None
+    True
+    """
+    found = _compiled(pattern).fullmatch(name)
+    if found is None:
+        return None
+    numbers: dict[str, int] = {}
+    for i, (key, shift, _) in enumerate(_FIELD.findall(pattern)):
+        value = int(found[i + 1]) - int(shift or 0)
+        if numbers.setdefault(key, value) != value:
+            return None
+    return numbers if fill(pattern, numbers) == name else None
+
+
+def fill(pattern: str, numbers: Mapping[str, int]) -> str:
+    """`pattern` with its fields replaced by `numbers`; the inverse of `match`.
+
+    Raises `KeymapError` for a field that is not among them.
+
+    >>> fill("encoder.layer.{b}.conv{n-1}", {"b": 11, "n": 1})
+    'encoder.layer.11.conv0'
+    """
+
+    def number(field: re.Match[str]) -> str:
+        key, shift, width = field.groups()
+        if key not in numbers:
+            raise KeymapError(
+                f"pattern {pattern!r}: ours does not capture {key!r}, only {', '.join(numbers) or 'none'}"
+            )
+        return f"{numbers[key] + int(shift or 0):0{width or 1}}"
+
+    return _FIELD.sub(number, pattern)
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    texts = _FIELD.split(pattern)[:: _FIELD.groups + 1]
+    return re.compile(r"(\d+)".join(map(re.escape, texts)))
+
+
+def _bind(keymap: Keymap, names: tuple[str, ...]) -> Binding:
+    known = set(names)
+    links: list[Link] = []
+    owner: dict[str, Rule] = {}
+    for name in names:
+        for rule in keymap.rules:
+            numbers = match(rule.ours[0], name)
+            if numbers is None:
+                continue
+            link = Link(
+                tuple(fill(p, numbers) for p in rule.ours), tuple(fill(p, numbers) for p in rule.theirs), rule[2]
+            )
+            for leaf in link.ours:
+                _claim(leaf, rule, owner, known)
+            links.append(link)
+    theirs = [name for link in links for name in link.theirs]
+    if len(set(theirs)) < len(theirs):
+        twice = sorted({name for name in theirs if theirs.count(name) > 1})
+        raise KeymapError(f"the keymap gives two leaves the same name: {listed(twice)}")
+    extras = {
+        fill(extra.theirs, numbers): extra.value
+        for extra in keymap.extras
+        for name in names
+        if (numbers := match(extra.beside, name)) is not None
+    }
+    return Binding(tuple(links), extras, keymap.ignored, tuple(name for name in names if name not in owner))
+
+
+def _claim(leaf: str, rule: Rule, owner: dict[str, Rule], known: set[str]) -> None:
+    if leaf not in known:
+        raise KeymapError(
+            f"the rule {rule.ours} -> {rule.theirs} needs the leaf {leaf!r}, which the model does not have; "
+            f"the nearest are {listed(nearest(leaf, known)) or 'none'}"
+        )
+    if leaf in owner:
+        raise KeymapError(f"two rules claim the leaf {leaf!r}: {owner[leaf].theirs} and {rule.theirs}")
+    owner[leaf] = rule
+
+
+def _laid_out(link: Link, turn: Any, arrays: list[np.ndarray], names: tuple[str, ...]) -> list[np.ndarray]:
+    try:
+        return turn(arrays)
+    except (LayoutError, ValueError) as error:
+        shapes = ", ".join(f"{name!r} {list(array.shape)}" for name, array in zip(names, arrays))
+        raise KeymapError(f"{shapes} cannot be laid out as {link.layout.name}: {error}") from error

@@ -1,0 +1,71 @@
+"""Families of architectures, as pretrained weights know them.
+
+To add a family, write in the file of the model a constructor whose `Model` has `keymaps` (`tljax.checkpoints.keymap`,
+with the rules by layer of `tljax.checkpoints.layers`), a `FAMILY`, and one line in `FAMILIES` below:
+
+    FAMILY = Family(
+        name="resnet",
+        build=resnet,                      # takes the options that the two functions below find, and num_classes
+        from_config=_from_config,          # config.json of a Hugging Face or timm folder -> Found, or None
+        recognise=_recognise,              # the names and shapes in a bare file -> Found, or None
+        resize={"backbone/stem/conv/kernel": input_channels()},   # named rules for inputs of another kind
+    )
+
+`recognise` must look at names and sizes that tell the family; that all the other leaves fit is checked afterwards, by
+the keymaps.  What goes into config.json on export is the `config` of the keymap.  The two functions stand best in a
+file ``<model>_names.py`` beside the model, with the keymaps; `resnet_names.py` is an example.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from tljax.tree import Rule
+from tljax.types import Model
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of every leaf by its name in a file."""
+
+
+class Found(NamedTuple):
+    """An architecture that was recognised."""
+
+    options: dict[str, Any]
+    """Arguments of the constructor, all but `num_classes`."""
+    example: Any
+    """Shapes and dtypes of a batch of inputs, as `jax.ShapeDtypeStruct`."""
+    num_classes: int | None = None
+    """As config.json says, or None; what the file's own head has goes before it."""
+
+
+class Family(NamedTuple):
+    """Architectures built by one constructor, and how to tell them from files."""
+
+    name: str
+    build: Callable[..., Model]
+    from_config: Callable[[Mapping[str, Any]], Found | None]
+    """From config.json; None when it is not of this family. It raises `ModelError` for an option that we lack."""
+    recognise: Callable[[Shapes], Found | None]
+    """From names and shapes; None when they are not of this family."""
+    resize: Mapping[str, Rule] = {}
+    """Rules by selector of our leaves, for inputs of other channels, sizes or vocabularies."""
+
+
+FAMILIES = {
+    "cifar_resnet": "tljax.models.resnet",
+}
+"""Where the `FAMILY` of each stands."""
+
+
+def family(name: str) -> Family:
+    """The family called `name`.
+
+    >>> family("cifar_resnet").build.__name__
+    'resnet'
+    """
+    return importlib.import_module(FAMILIES[name]).FAMILY
+
+
+def nothing(_: Any) -> Found | None:
+    """For a family that no config.json, or no bare file, tells of."""
+    return None

@@ -1,0 +1,202 @@
+"""Any checkpoint to a model: recognised, built, renamed, grafted, and every leaf accounted for."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tljax.checkpoints import LoadReport, WeightFile, open_weights
+from tljax.checkpoints.convention import Match, match_convention
+from tljax.checkpoints.keymap import Imported, listed
+from tljax.models.recognition import Recognised, recognise
+from tljax.models.wrapping import ModelError
+from tljax.tree import GraftReport, Spec, from_named, get, graft, named_leaves, select
+from tljax.types import Key, Model, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainedReport:
+    """What was loaded, how it was recognised, and what is not as in the file. `str` prints it all."""
+
+    file: LoadReport
+    graft: GraftReport
+    recognised: str
+    """The architecture, and by what it was told."""
+    convention: str
+    """The keymap that fits."""
+    ignored: tuple[str, ...] = ()
+    """Leaves of the file that the model has no use for, by their names."""
+    missing: tuple[str, ...] = ()
+    """With ``strict=False``: leaves that the file lacks, by their names."""
+    unexpected: tuple[str, ...] = ()
+    """With ``strict=False``: leaves of the file that no rule knows."""
+    notes: tuple[str, ...] = ()
+    """What differs between the file and the model, and what was done about it."""
+
+    def __str__(self) -> str:
+        lines = [f"{self.recognised}; names: {self.convention}", str(self.file), str(self.graft)]
+        for what, names in (("missing", self.missing), ("unexpected", self.unexpected), ("ignored", self.ignored)):
+            lines += [f"{what} in the file ({len(names)}): {listed(names)}"] if names else []
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+class Pretrained(NamedTuple):
+    """A model with pretrained parameters."""
+
+    model: Model
+    params: Params
+    report: PretrainedReport
+    config: Mapping[str, Any] | None
+    """What config.json beside the weights says."""
+    convention: str
+    """The name of the keymap in `model.keymaps` that fits the file."""
+
+
+def load_pretrained(
+    path: str | os.PathLike[str],
+    model: Model | None = None,
+    *,
+    num_classes: int | None = None,
+    example: Any = None,
+    convention: str | None = None,
+    resize: Mapping[Any, Any] | None = None,
+    reinit: Spec = (),
+    strict: bool = True,
+    key: Key | None = None,
+    format: str | None = None,
+    root: str | None = None,
+    **options: Any,
+) -> Pretrained:
+    """The model and the parameters in a Hugging Face folder, or in a weight file of any format.
+
+    The architecture is told by config.json, else by the names and shapes in the file. The names must be exactly those
+    of one of the model's keymaps. All that differs from the file stands in the report.
+
+    Args:
+      path: a file or a folder, as for `load_weights`.
+      model: instead of recognising it; any model with `keymaps`.
+      num_classes: outputs of the head. By default the file's; with another number, the head is initialised afresh.
+      example: a batch of inputs of which only shapes and dtypes matter; by default the architecture's usual one.
+        Other channels or another image size than the file's go through the architecture's resize rules.
+      convention: the name of the keymap to use, instead of the one that fits.
+      resize: rules by selector, as for `graft`; they go before the architecture's own.
+      reinit: leaves to initialise afresh.
+      strict: raise when leaves are missing or unexpected; otherwise initialise or ignore them, and report it.
+      key: for what is initialised afresh; by default ``jax.random.key(0)``.
+      format, root: as for `load_weights`.
+      **options: further arguments of the recognised architecture's constructor.
+
+    Raises:
+      CheckpointError: the file cannot be read.
+      ModelError: the architecture is not known; the message lists those that are.
+      KeymapError: leaves are missing or unexpected; the message lists them.
+      GraftError: shapes differ and no rule was named; the message names the rule.
+    """
+    file = open_weights(path, format=format, root=root)
+    found = _given(model, options, file, example) if model is not None else recognise(file, options)
+    example = found.example if example is None else example
+    classes = num_classes or found.num_classes or 2
+    built = found.build(classes)
+    names = tuple(named_leaves(_shapes(built, example)))
+    match = match_convention(built.keymaps, names, tuple(file.specs), convention=convention, strict=strict)
+    weights = file.read()
+    imported = match.binding.import_(weights.leaves)
+    in_file = _classes(imported)
+    if model is None and num_classes is None and in_file not in (None, classes):
+        built = found.build(in_file)
+    notes = _notes(file, match, imported)
+    params, grafted, more = _graft(built, example, imported, {**(resize or {}), **found.resize}, reinit, strict, key)
+    missing = tuple(name for name in imported.missing if name not in _head_names(match))
+    report = PretrainedReport(
+        weights.report, grafted, found.how, match.convention, imported.ignored, missing, imported.unexpected,
+        (*notes, *more),
+    )  # fmt: skip
+    return Pretrained(built, params, report, file.config, match.convention)
+
+
+def _given(model: Model, options: Mapping[str, Any], file: WeightFile, example: Any) -> Recognised:
+    if options:
+        raise ModelError(f"{next(iter(options))}= is an option of an architecture; with model= build it so yourself")
+    if example is not None:
+        return Recognised(lambda classes: model, None, None, {}, f"{model.name}, as given")
+    try:
+        found = recognise(file, {})
+    except ModelError as error:
+        raise ModelError(
+            f"{file.report.path}: the shapes of inputs cannot be told from the file; write load_pretrained(path, "
+            "model, example=jnp.zeros((1, 32, 32, 3))) with the shape of your own"
+        ) from error
+    return Recognised(lambda classes: model, found.example, None, found.resize, f"{model.name}, as given")
+
+
+def _shapes(model: Model, example: Any) -> Params:
+    return jax.eval_shape(model.init, jax.random.key(0), example)
+
+
+def _head_names(match: Match) -> set[str]:
+    """Their names of an absent head."""
+    if not match.headless:
+        return set()
+    return {n for link in match.binding.links if all(o.startswith("head/") for o in link.ours) for n in link.theirs}
+
+
+def _classes(imported: Imported) -> int | None:
+    """The number of classes of the head in the file."""
+    for name in ("head/bias", "head/kernel"):
+        if name in imported.leaves:
+            return int(imported.leaves[name].shape[-1])
+    return None
+
+
+def _notes(file: WeightFile, match: Match, imported: Imported) -> list[str]:
+    notes = []
+    if match.headless:
+        notes.append("the file has no head: ours is initialised afresh")
+    if imported.ignored:
+        notes.append(f"{len(imported.ignored)} leaves of the file are of no use to the model")
+    return notes
+
+
+def _graft(
+    model: Model,
+    example: Any,
+    imported: Imported,
+    rules: Mapping[Any, Any],
+    reinit: Spec,
+    strict: bool,
+    key: Key | None,
+) -> tuple[Params, GraftReport, list[str]]:
+    """The parameters, with fresh values only where the file has none."""
+    shapes = _shapes(model, example)
+    wanted = named_leaves(shapes)
+    fresh = set(select(reinit).names(shapes))
+    head = {name for name in wanted if name.startswith("head/")}
+    differ = {n for n in head & set(imported.leaves) if imported.leaves[n].shape != wanted[n].shape}
+    ruled = {name for spec in rules for name in select(spec).names(shapes, required=False)}
+    notes = []
+    if differ - ruled - fresh:
+        fresh |= head
+        name = min(differ)
+        notes.append(
+            f"the head of the file has {imported.leaves[name].shape[-1]} classes, ours {wanted[name].shape[-1]}: "
+            "ours is initialised afresh; to keep the classes both have, write resize={'head/**': head_rows(...)}"
+        )
+    elif head and not head & set(imported.leaves):
+        fresh |= head
+    used = {spec: rule for spec, rule in rules.items() if select(spec).names(shapes, required=False)}
+    unfilled = [name for name in wanted if name not in imported.leaves or name in fresh or name in ruled]
+    start = shapes if not unfilled else _initialised(model, example, unfilled, key)
+    params, report = graft(start, from_named(imported.leaves), reinit=sorted(fresh), resize=used or None, strict=strict)
+    return params, report, notes
+
+
+def _initialised(model: Model, example: Any, names: list[str], key: Key | None) -> Params:
+    """The tree of shapes with fresh values for the leaves `names`, and nothing computed for the others."""
+    key = jax.random.key(0) if key is None else key
+    abstract = _shapes(model, example)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)
+    values = jax.jit(lambda key: {name: get(model.init(key, zeros), name) for name in names})(key)
+    return from_named({**named_leaves(abstract), **values})
