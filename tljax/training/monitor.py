@@ -17,6 +17,9 @@ LESS_IS_BETTER = ("loss", "nll", "brier", "ece", "mae", "mse", "rmse")
 MORE_IS_BETTER = ("accuracy", "exact_match", "precision", "recall", "f1", "auroc", "r2")
 """The last part of such a name, as in ``macro_f1``; ``top_5`` too."""
 
+USUAL = ("accuracy", "rmse")
+"""What is watched where nobody says otherwise."""
+
 
 class Monitor(NamedTuple):
     """The number that is watched."""
@@ -44,14 +47,16 @@ def choose_monitor(
         if valid is not None:
             _check_labels(kind, jnp.concatenate(list(valid.y)), width, f"the validation labels of {model.name}")
         metric = _default(kind, width)
-        name = name or ("rmse" if kind == "regression" else "accuracy")
     if valid is None:
         return None
     if metric is None:
         raise FitError("the training data have no labels, so say what to evaluate: metric=...")
     known = _numbers(model, metric, params, valid)
     if name is None:
-        raise FitError(f"say which number of the metric chooses the best step: monitor=one of {', '.join(known)}")
+        usual = [number for number in known if number in USUAL or len(known) == 1]
+        if len(usual) != 1:
+            raise FitError(f"say which number of the metric chooses the best step: monitor=one of {', '.join(known)}")
+        name = usual[0]
     if name not in known:
         close = nearest(name, known)
         raise FitError(

@@ -47,7 +47,7 @@ class Options:
     metric: Metric | None = None
     """What is evaluated on the validation data; default by the labels: classes, several labels, or numbers."""
     monitor: str | None = None
-    """The metric's number that chooses the best parameters; default: accuracy, or rmse for numbers."""
+    """The metric's number that chooses the best parameters; default: accuracy or rmse, whichever it has."""
     minimize: bool | None = None
     """Whether less of `monitor` is better; needed for names that tljax does not know."""
     patience: int | None = None
