@@ -12,6 +12,6 @@ from tljax.models.vit import vit
 from tljax.models.wrapping import ModelError
 
 __all__ = [
-    "CATALOG", "ModelError", "Pretrained", "build", "export", "from_flax", "from_nnx", "lenet", "load_pretrained", "mlp",
-    "resnet", "vit",
+    "CATALOG", "ModelError", "Pretrained", "build", "export", "from_flax", "from_nnx", "lenet", "load_pretrained",
+    "mlp", "resnet", "vit",
 ]  # fmt: skip

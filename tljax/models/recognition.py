@@ -62,6 +62,6 @@ def _unknown(where: str, config: Mapping[str, Any] | None, shapes: Mapping[str, 
     names = ", ".join(f"{name} {list(shape)}" for name, shape in list(shapes.items())[:4])
     return (
         f"{where}: no known architecture{f'; config.json says {said[0]!r}' if said else ''}; the file begins with "
-        f"{names}. Known are {', '.join(FAMILIES)}. For any other write load_pretrained(path, model=..., example=...) with a "
-        "model that has keymaps: model._replace(keymaps={'mine': Keymap(...)})"
+        f"{names}. Known are {', '.join(FAMILIES)}. For any other write load_pretrained(path, model=..., "
+        "example=...) with a model that has keymaps: model._replace(keymaps={'mine': Keymap(...)})"
     )
