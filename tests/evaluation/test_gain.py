@@ -39,7 +39,10 @@ def test_undecided_says_how_many_seeds_would_decide():
     assert f"about {found.more_seeds} more seeds would decide" in found.sentence
 
 
-@pytest.mark.parametrize("differences", [[0.02, -0.01, 0.03], [0.3, 0.1, 0.2, -0.1], [-1.0, 0.4, -0.2, -0.9, 0.1]])
+@pytest.mark.parametrize(
+    "differences",
+    [[0.1, 0.3], [0.2, 0.0, 0.1], [0.02, -0.01, 0.03], [0.3, 0.1, 0.2, -0.1], [-1.0, 0.4, -0.2, -0.9, 0.1]],
+)
 def test_that_many_seeds_would_decide_and_one_fewer_would_not(differences):
     gain = paired_gain(differences, np.zeros(len(differences)))
     more = seeds_to_decide(gain)
