@@ -134,9 +134,7 @@ def test_two_classes_as_one_logit():
     """Softmax over (0, z) is the sigmoid of z."""
     z, y = LOGITS[:, :1], HARD % 2
     two = jnp.concatenate([jnp.zeros_like(z), z], axis=1)
-    np.testing.assert_allclose(
-        binary_cross_entropy_losses(z, y), cross_entropy_losses(two, y), rtol=2e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(binary_cross_entropy_losses(z, y), cross_entropy_losses(two, y), rtol=2e-5, atol=1e-6)
 
 
 def test_bad_numbers_show():
@@ -204,9 +202,7 @@ def test_wrong_labels_raise_at_trace_time(logits, labels, message):
         jax.eval_shape(lambda z, y: cross_entropy_losses(z, y), jnp.zeros(logits), labels)
 
 
-@pytest.mark.parametrize(
-    ("logits", "labels"), [((4, 3), (4,)), ((4, 1), (3,)), ((4, 3), (4, 1)), ((4,), (4,))]
-)
+@pytest.mark.parametrize(("logits", "labels"), [((4, 3), (4,)), ((4, 1), (3,)), ((4, 3), (4, 1)), ((4,), (4,))])
 def test_wrong_binary_labels_raise(logits, labels):
     with pytest.raises(LabelError, match="found logits"):
         binary_cross_entropy_losses(jnp.zeros(logits), jnp.zeros(labels))

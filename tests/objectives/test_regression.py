@@ -76,18 +76,14 @@ def test_padding_never_counts(term):
     weight = jnp.array([1.0] * 5 + [0.0] * 2)
     broken = TARGETS.copy()
     broken[5:] = np.nan
-    assert run(term, PREDICTED, broken, weight)[0] == pytest.approx(
-        run(term, PREDICTED[:5], TARGETS[:5])[0], rel=1e-6
-    )
+    assert run(term, PREDICTED, broken, weight)[0] == pytest.approx(run(term, PREDICTED[:5], TARGETS[:5])[0], rel=1e-6)
     assert run(term, PREDICTED, broken, jnp.zeros(7))[0] == 0.0
     assert np.isnan(run(term, PREDICTED, broken)[0])
 
 
 def test_integer_and_half_precision_targets():
     assert float(squared_errors(jnp.zeros((1, 1), jnp.bfloat16), jnp.array([3]))[0]) == 9.0
-    assert (
-        squared_errors(jnp.zeros((1, 1), jnp.bfloat16), jnp.zeros((1, 1), jnp.float16)).dtype == jnp.float32
-    )
+    assert squared_errors(jnp.zeros((1, 1), jnp.bfloat16), jnp.zeros((1, 1), jnp.float16)).dtype == jnp.float32
 
 
 def test_descriptions_and_options():

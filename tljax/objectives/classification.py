@@ -60,9 +60,7 @@ def cross_entropy_losses(
     return jnp.where(inside, losses, jnp.nan)
 
 
-def cross_entropy(
-    *, label_smoothing: float = 0.0, class_weights: Weights | None = None, stream: str = "train"
-) -> Term:
+def cross_entropy(*, label_smoothing: float = 0.0, class_weights: Weights | None = None, stream: str = "train") -> Term:
     """Softmax cross-entropy with the labels of `stream`: classes `[B]`, or soft labels `[B, C]`.
 
     The mean is that of torch's ``CrossEntropyLoss(weight=, label_smoothing=)``: with integer labels the sum
@@ -72,23 +70,17 @@ def cross_entropy(
     >>> print(cross_entropy(label_smoothing=0.1, class_weights=[1.0, 2.0]))
     cross_entropy(label_smoothing=0.1, class_weights=[1, 2])
     """
-    text = describe(
-        cross_entropy, label_smoothing=label_smoothing, class_weights=class_weights, stream=stream
-    )
+    text = describe(cross_entropy, label_smoothing=label_smoothing, class_weights=class_weights, stream=stream)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
         logits, batch = labelled(scene, stream, text)
         labels = jnp.asarray(batch.y)
-        losses = cross_entropy_losses(
-            logits, labels, label_smoothing=label_smoothing, class_weights=class_weights
-        )
+        losses = cross_entropy_losses(logits, labels, label_smoothing=label_smoothing, class_weights=class_weights)
         true, under = labels, jnp.ones_like(losses)
         if labels.ndim == 2:
             true = jnp.argmax(labels, axis=-1)
         elif class_weights is not None:
-            under = jnp.take(
-                _class_weights(class_weights, widened(logits), "class_weights")[0], labels, mode="clip"
-            )
+            under = jnp.take(_class_weights(class_weights, widened(logits), "class_weights")[0], labels, mode="clip")
         loss = ratio_of_sums(losses, under, batch.weight)
         hits = (jnp.argmax(logits, axis=-1) == true).astype(losses.dtype)
         return loss, _metrics(stream, "cross_entropy", loss, _shown(hits, losses), batch.weight)
@@ -142,9 +134,7 @@ def binary_cross_entropy(
     >>> print(binary_cross_entropy(positive_weights=[9.0]))
     binary_cross_entropy(positive_weights=[9])
     """
-    text = describe(
-        binary_cross_entropy, class_weights=class_weights, positive_weights=positive_weights, stream=stream
-    )
+    text = describe(binary_cross_entropy, class_weights=class_weights, positive_weights=positive_weights, stream=stream)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
         logits, batch = labelled(scene, stream, text)
@@ -175,9 +165,7 @@ def _class_weights(weights: Weights | None, logits: Array, name: str) -> Array:
         return jnp.ones((1, logits.shape[-1]), logits.dtype)
     weights = jnp.asarray(weights, logits.dtype)
     if weights.shape != logits.shape[-1:]:
-        raise LabelError(
-            f"{name} must be one number for each of {logits.shape[-1]} classes, found {weights.shape}"
-        )
+        raise LabelError(f"{name} must be one number for each of {logits.shape[-1]} classes, found {weights.shape}")
     return weights[None]
 
 

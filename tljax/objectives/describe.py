@@ -15,11 +15,7 @@ def describe(maker: Callable[..., Any], *names: str, **options: Any) -> str:
     ('huber()', "huber(delta=0.5, stream='target')")
     """
     defaults = inspect.signature(maker).parameters
-    given = [
-        f"{name}={_short(value)}"
-        for name, value in options.items()
-        if not _same(value, defaults[name].default)
-    ]
+    given = [f"{name}={_short(value)}" for name, value in options.items() if not _same(value, defaults[name].default)]
     return f"{maker.__name__}({', '.join([*names, *given])})"
 
 
