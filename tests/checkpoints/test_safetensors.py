@@ -48,12 +48,13 @@ def test_the_library_reads_what_we_write(tmp_path):
 
 
 def test_we_read_what_the_library_writes(tmp_path):
-    leaves = {name: leaf for name, leaf in examples().items() if leaf.dtype.kind != "V"}
+    leaves = {name: leaf for name, leaf in examples().items() if leaf.dtype.isbuiltin == 1}
     safetensors.numpy.save_file(leaves, tmp_path / "w.safetensors", metadata={"format": "np"})
     weights = read_weights(tmp_path / "w.safetensors")
     assert weights.leaves.keys() == leaves.keys()
     for name, leaf in leaves.items():
-        np.testing.assert_array_equal(weights.leaves[name], leaf, strict=True)
+        assert (weights.leaves[name].dtype, weights.leaves[name].shape) == (leaf.dtype, leaf.shape)
+        assert weights.leaves[name].tobytes() == leaf.tobytes()
     assert weights.report.metadata == {"format": "np"}
 
 

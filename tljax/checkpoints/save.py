@@ -19,7 +19,7 @@ from tljax.checkpoints.orbax import write_orbax
 from tljax.checkpoints.report import total_size
 from tljax.checkpoints.safetensors import write_order, write_safetensors
 from tljax.checkpoints.sharded import SUFFIX as INDEX_SUFFIX
-from tljax.checkpoints.sharded import index_of
+from tljax.checkpoints.sharded import index_of, read_index
 from tljax.checkpoints.torch import import_torch, write_torch
 from tljax.tree import from_named, named_leaves
 
@@ -115,20 +115,31 @@ def _save_safetensors(
         raise CheckpointError(f"{path}: metadata is {metadata!r}; expected strings by name")
     index = path.with_name(path.name + INDEX_SUFFIX)
     shards = _shards(specs, max_shard_size)
-    if len(shards) == 1:
-        _write_shard(path, shards[0], leaves, specs, metadata)
-        index.unlink(missing_ok=True)  # of a larger tree that was here before
-        return
     ending = f"-of-{len(shards):05d}{path.suffix}"
     files = [path.with_name(f"{path.stem}-{i:05d}{ending}") for i in range(1, len(shards) + 1)]
-    # A reader finds shards through their index only: without one, until all are there.
-    index.unlink(missing_ok=True)
-    for file_path, shard in zip(files, shards):
-        _write_shard(file_path, shard, leaves, specs, metadata)
-    text = json.dumps(index_of({f.name: shard for f, shard in zip(files, shards)}, total_size(specs)), indent=2)
-    with atomic_file(index) as file:
-        file.write(text.encode())
-    path.unlink(missing_ok=True)
+    stale = _shards_of(index) - set(files)
+    if len(shards) == 1:
+        _write_shard(path, shards[0], leaves, specs, metadata)
+        index.unlink(missing_ok=True)
+    else:
+        # A reader finds shards through their index only: so there is none until all of them are there.
+        index.unlink(missing_ok=True)
+        for file_path, shard in zip(files, shards):
+            _write_shard(file_path, shard, leaves, specs, metadata)
+        text = json.dumps(index_of({f.name: shard for f, shard in zip(files, shards)}, total_size(specs)), indent=2)
+        with atomic_file(index) as file:
+            file.write(text.encode())
+        path.unlink(missing_ok=True)
+    for file_path in stale:
+        file_path.unlink(missing_ok=True)
+
+
+def _shards_of(index: pathlib.Path) -> set[pathlib.Path]:
+    """The shards of the tree that was saved here before."""
+    try:
+        return {index.with_name(name) for name in read_index(index)["weight_map"].values()}
+    except CheckpointError:
+        return set()
 
 
 def _write_shard(
@@ -172,9 +183,9 @@ def _weight(name: str, leaf: Any) -> Any:
         raise CheckpointError(f"{name!r} is only the description of an array ({array}); expected its values")
     if not isinstance(array.dtype, np.dtype) or not dtypes.is_weight(array.dtype):
         raise CheckpointError(f"{name!r} has dtype {array.dtype}; expected numbers or bools")
-    return array
+    return dtypes.native(array) if isinstance(array, np.ndarray) else array
 
 
 def _array(leaf: Any) -> np.ndarray:
-    """`leaf` on the host, in C order and this machine's byte order."""
-    return np.require(dtypes.native(np.asarray(leaf)), requirements="C")
+    """`leaf` on the host, in C order."""
+    return np.require(np.asarray(leaf), requirements="C")

@@ -23,7 +23,7 @@ def open_sharded(path: pathlib.Path, open_file: Callable[[pathlib.Path], Source]
     Raises `CheckpointError` for a missing shard, a shard outside the folder, and a leaf that is not where the index
     says. Leaves that no line of the index names are left out; the notes tell.
     """
-    index = _read_index(path)
+    index = read_index(path)
     weight_map = index["weight_map"]
     names_in: dict[str, list[str]] = {}
     for name, shard in weight_map.items():
@@ -60,6 +60,27 @@ def open_sharded(path: pathlib.Path, open_file: Callable[[pathlib.Path], Source]
     return Source(path, first.format, specs, read, separator, metadata=first.metadata, notes=tuple(notes))
 
 
+def read_index(path: pathlib.Path) -> dict[str, Any]:
+    """The content of an index file, once it is sure that its `weight_map` names plain files.
+
+    Raises `CheckpointError` where it does not.
+    """
+    with guard(path, "reading the shard index"):
+        if os.stat(path).st_size > MAX_HEADER:
+            raise CheckpointError(f"{path}: a shard index of more than {MAX_HEADER} bytes")
+        index = read_header(path.read_bytes(), path)
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path}: weight_map is {shown(weight_map)}; expected leaf names and their files")
+    for name, shard in weight_map.items():
+        plain = isinstance(shard, str) and "\\" not in shard and "\0" not in shard and shard not in ("", ".", "..")
+        if not plain or pathlib.PurePosixPath(shard).name != shard:
+            raise CheckpointError(
+                f"{path}: {shown(name)!r} is said to stand in {shown(shard)!r}; expected a file in the same folder"
+            )
+    return index
+
+
 def index_of(names: Mapping[str, Sequence[str]], total_size: int) -> dict[str, Any]:
     """The content of an index file, from the names of the leaves in each shard and their size in bytes.
 
@@ -78,20 +99,3 @@ def _doubts(index: Mapping[str, Any], shards: Collection[str], size: int) -> lis
     doubts = [f"the index promises {shown(total)} bytes; its leaves have {size}"] if total not in (None, size) else []
     doubts += [f"{len(shards)} of {n} shards are in the index" for n in promised if n != len(shards)]
     return doubts
-
-
-def _read_index(path: pathlib.Path) -> dict[str, Any]:
-    with guard(path, "reading the shard index"):
-        if os.stat(path).st_size > MAX_HEADER:
-            raise CheckpointError(f"{path}: a shard index of more than {MAX_HEADER} bytes")
-        index = read_header(path.read_bytes(), path)
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{path}: weight_map is {shown(weight_map)}; expected leaf names and their files")
-    for name, shard in weight_map.items():
-        plain = isinstance(shard, str) and "\\" not in shard and "\0" not in shard and shard not in ("", ".", "..")
-        if not plain or pathlib.PurePosixPath(shard).name != shard:
-            raise CheckpointError(
-                f"{path}: {shown(name)!r} is said to stand in {shown(shard)!r}; expected a file in the same folder"
-            )
-    return index

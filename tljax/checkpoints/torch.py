@@ -24,7 +24,7 @@ from tljax.checkpoints.source import LeafPath, Source
 
 MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 """How the legacy container begins: a pickle of the number 0x1950a86a20f9469cfc6c."""
-MAX_DEPTH, MAX_NODES = 100, 2_000_000
+MAX_DEPTH, MAX_NODES = 100, 1_000_000
 _BITS = {1: "uint8", 2: "int16"}
 
 
