@@ -127,6 +127,16 @@ def test_the_only_weight_file_of_a_folder(tmp_path):
         load_weights(tmp_path / "m")
 
 
+def test_one_format_of_several_and_no_optimiser(tmp_path):
+    folder = hugging_face(tmp_path / "m", "open_clip_model.safetensors")
+    for name in ("open_clip_pytorch_model.bin", "optimizer.pt", "rng_state_0.pth", "training_args.bin"):
+        (folder / name).write_bytes(b"not read")
+    assert read_weights(folder).report.path == str(folder / "open_clip_model.safetensors")
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"open_clip_pytorch_model.bin begins with b'not read'"):
+        read_weights(folder)
+
+
 def test_a_folder_without_weights(tmp_path):
     with pytest.raises(CheckpointError, match=r"holds no weights: expected model.safetensors.* found no files"):
         load_weights(tmp_path)
@@ -294,14 +304,23 @@ def test_the_report(tmp_path, capsys):
     load_weights(tmp_path / "w.npz", select="[wn]", report=print)
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path}/w.npz: npz, 2 leaves, 7 elements, 40 bytes",
-        "  dtype       int64: 1 leaves, 3 elements",
-        "  dtype       float32: 1 leaves, 4 elements",
+        "  dtype       int64: 1 leaf, 3 elements",
+        "  dtype       float32: 1 leaf, 4 elements",
         "  unwrapped   model",
         "  left out    optimizer: optimiser state (1 array)",
         "  left out    step: bookkeeping (1 array)",
-        "  left out    1 leaves that were not selected",
+        "  unselected  1 leaf",
         "  NaN or inf  w: 2 elements",
     ]
+
+
+def test_a_long_report_is_cut_and_safe_to_print(tmp_path):
+    save_weights({"\x1b[31m" + str(i): np.array([np.nan]) for i in range(50)}, tmp_path / "w.npz")
+    weights = read_weights(tmp_path / "w.npz")
+    lines = str(weights.report).splitlines()
+    assert lines[-1] == "  NaN or inf  ... and 30 more"
+    assert all(line.isprintable() for line in lines)
+    assert len(weights.report.nonfinite) == 50
 
 
 def test_opening_reads_no_array(tmp_path):

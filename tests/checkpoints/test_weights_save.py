@@ -59,6 +59,17 @@ def test_what_cannot_be_saved(tmp_path, tree, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_of_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    (tmp_path / "file.orbax").write_text("mine")
+    for name in ("home", "file.orbax"):
+        with pytest.raises(CheckpointError, match="is there already and is no orbax checkpoint, so it is not replaced"):
+            save_weights({"w": np.ones(1)}, tmp_path / name, format="orbax")
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
+    assert (tmp_path / "file.orbax").read_text() == "mine"
+
+
 def test_places_that_cannot_be_written(tmp_path):
     with pytest.raises(CheckpointError, match=r"the suffix tells no format; expected .safetensors, .npz"):
         save_weights({"w": np.ones(1)}, tmp_path / "weights")

@@ -11,17 +11,16 @@ class Match(NamedTuple):
 
     convention: str
     binding: Binding
-    headless: bool
-    """Whether the file lacks the whole head."""
+    missing: tuple[str, ...] = ()
+    """With ``strict=False``: their names that the file lacks, besides an absent head."""
 
 
 class _Fit(NamedTuple):
     convention: str
     binding: Binding
     missing: tuple[str, ...]
-    """Their names of leaves outside an absent head."""
+    """Their names that are not in the file; an absent head is not counted."""
     unexpected: tuple[str, ...]
-    headless: bool
 
     @property
     def faults(self) -> int:
@@ -62,17 +61,16 @@ def match_convention(
     if any(_table(fit) != _table(best[0]) for fit in best):
         which = ", ".join(repr(fit.convention) for fit in best)
         raise KeymapError(f"the names in the file fit {which} equally well; choose with convention=")
-    return Match(best[0].convention, best[0].binding, best[0].headless)
+    return Match(best[0].convention, best[0].binding, best[0].missing)
 
 
 def _fit(convention: str, binding: Binding, theirs: Collection[str]) -> _Fit:
     missing = binding.missing(theirs)
     head = [link for link in binding.links if all(_in_head(name) for name in link.ours)]
     in_head = {name for link in head for name in link.theirs}
-    headless = in_head <= set(missing)
-    if headless:
+    if in_head <= set(missing):
         missing = tuple(name for name in missing if name not in in_head)
-    return _Fit(convention, binding, missing, binding.unexpected(theirs), headless)
+    return _Fit(convention, binding, missing, binding.unexpected(theirs))
 
 
 def _table(fit: _Fit) -> list[tuple[tuple[str, ...], tuple[str, ...], str]]:

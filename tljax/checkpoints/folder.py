@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tljax.checkpoints.detect import SUFFIXES
@@ -22,6 +24,8 @@ _PREFERRED = (
     "pytorch_model.bin.index.json",
     "adapter_model.bin",
 )
+_NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|rng_state(_\d+)?|training_args|trainer_state)\.")
+"""What training scripts put beside the weights, under suffixes that weights have too."""
 
 
 class Found(NamedTuple):
@@ -76,14 +80,23 @@ def _choose(folder: pathlib.Path) -> tuple[str, tuple[str, ...]]:
     if present:
         rest = ", ".join(present[1:])
         return present[0], (f"{present[0]} was read; {rest} was not",) if rest else ()
-    indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
-    candidates = indices or [name for name in names if pathlib.Path(name).suffix.lower() in SUFFIXES]
-    if len(candidates) == 1:
-        return candidates[0], ()
-    if candidates:
-        raise CheckpointError(f"{folder} holds several weight files, give the path of one: {shown(candidates, 300)}")
+    for candidates in _candidates(names):
+        if len(candidates) == 1:
+            return candidates[0], ()
+        if candidates:
+            raise CheckpointError(
+                f"{folder} holds several weight files, give the path of one: {shown(candidates, 300)}"
+            )
     held = shown(", ".join(names), 300) if names else "no files"
     raise CheckpointError(f"{folder} holds no weights: expected {', '.join(_PREFERRED[:2])} or the like, found {held}")
+
+
+def _candidates(names: Sequence[str]) -> Iterator[list[str]]:
+    """The files of `names` that may hold weights, the kinds to be preferred first."""
+    names = [name for name in names if not _NO_WEIGHTS.match(name)]
+    yield [name for name in names if name.endswith(INDEX_SUFFIX)]
+    for kind in ("safetensors", "npz", "msgpack", "torch"):
+        yield [name for name in names if SUFFIXES.get(pathlib.Path(name).suffix.lower()) == kind]
 
 
 def _nearby(path: pathlib.Path) -> str:

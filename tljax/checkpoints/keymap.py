@@ -17,7 +17,7 @@ from left to right: there is no second table that could disagree.
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +84,8 @@ class Keymap:
     ignored: tuple[str, ...] = ()
     """Regular expressions for whole names of theirs that the model has no use for: a pre-training head, old buffers."""
     config: Mapping[str, Any] | None = None
-    """What config.json says of the model under this convention."""
+    """What config.json says of the model under this convention. A value that is a function is called with the exported
+    leaves: see `size`."""
 
     def bind(self, names: Iterable[str]) -> "Binding":
         """The table of pairs for the leaves `names` of a model.
@@ -151,14 +152,16 @@ class Binding:
         there = set(given)
         return tuple(name for name in self.expected if name not in there)
 
-    def knows(self, theirs: str) -> bool:
-        """Whether the name is known to be of no use to the model."""
-        return theirs in self.extras or any(re.fullmatch(pattern, theirs) for pattern in self.ignored)
+    def useless(self, given: Iterable[str]) -> tuple[str, ...]:
+        """Names among `given` that the keymap knows and the model has no use for."""
+        wanted = {*self.expected, *self.extras}
+        return tuple(n for n in given if n not in wanted and any(re.fullmatch(p, n) for p in self.ignored))
 
     def unexpected(self, given: Iterable[str]) -> tuple[str, ...]:
-        """Names among `given` that are neither expected nor known to be of no use."""
-        wanted = set(self.expected)
-        return tuple(name for name in given if name not in wanted and not self.knows(name))
+        """Names among `given` that the keymap does not know."""
+        given = tuple(given)
+        known = {*self.expected, *self.extras, *self.useless(given)}
+        return tuple(name for name in given if name not in known)
 
     def ours_of(self, theirs: Iterable[str]) -> tuple[str, ...]:
         """Our names of the leaves that need any of these names of theirs."""
@@ -175,10 +178,7 @@ class Binding:
             if all(name in flat for name in link.theirs):
                 arrays = [np.asarray(flat[name]) for name in link.theirs]
                 leaves |= zip(link.ours, _laid_out(link, link.layout.load, arrays, link.theirs), strict=True)
-        unexpected = self.unexpected(flat)
-        used = {*self.expected, *unexpected}
-        ignored = tuple(name for name in flat if name not in used)
-        return Imported(leaves, self.missing(flat), unexpected, ignored, self.unmapped)
+        return Imported(leaves, self.missing(flat), self.unexpected(flat), self.useless(flat), self.unmapped)
 
     def export(self, leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Our `leaves` by name under their names, in their layout, with what only they have.
@@ -193,6 +193,15 @@ class Binding:
             flat |= zip(link.theirs, _laid_out(link, link.layout.save, arrays, link.ours), strict=True)
         flat |= {name: np.asarray(value) for name, value in self.extras.items()}
         return {name: flat[name] for name in sorted(flat, key=lambda name: natural_key(name.replace(".", "/")))}
+
+
+def size(ending: str, axis: int = 0) -> Callable[[Mapping[str, Any]], int]:
+    """For `Keymap.config`: the length of an axis of the leaf of theirs whose name ends like this.
+
+    >>> size("embeddings.weight", 1)({"bert.embeddings.weight": np.zeros((100, 8))})
+    8
+    """
+    return lambda flat: next(int(leaf.shape[axis]) for name, leaf in flat.items() if name.endswith(ending))
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:

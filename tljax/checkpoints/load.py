@@ -42,7 +42,8 @@ class Weights:
     """Leaves that were read, and the report of it."""
 
     leaves: Mapping[str, np.ndarray]
-    """The arrays by the names they have in the file."""
+    """The arrays by the names they have in the file. JAX on a CPU may take over their memory, so do not write to them
+    after ``jax.device_put``."""
     report: LoadReport
 
     @property

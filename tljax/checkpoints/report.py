@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 
 from tljax.checkpoints.buffers import size_of
+from tljax.checkpoints.errors import shown
+
+MAX_ROWS = 20
+"""Lines of one kind that a printed report shows; all are in its fields."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +50,15 @@ class LoadReport:
         return sum(elements for _, elements in self.dtypes.values())
 
     def __str__(self) -> str:
-        head = f"{self.path}: {self.format}, {self.leaves} leaves, {self.parameters:,} elements, {_size(self.nbytes)}"
-        rows = [("dtype", f"{dtype}: {n} leaves, {size:,} elements") for dtype, (n, size) in self.dtypes.items()]
-        rows += [("unwrapped", " ".join(self.unwrapped))] if self.unwrapped else []
-        rows += [("left out", f"{name}: {reason}") for name, reason in self.left_out.items()]
-        rows += [("left out", f"{self.not_selected} leaves that were not selected")] if self.not_selected else []
-        rows += [("NaN or inf", f"{name}: {n} elements") for name, n in self.nonfinite.items()]
+        head = f"{self.path}: {self.format}, {_many(self.leaves, 'leaf')}, {_many(self.parameters, 'element')}"
+        sizes = [f"{name}: {_many(n, 'leaf')}, {_many(size, 'element')}" for name, (n, size) in self.dtypes.items()]
+        rows = [("dtype", text) for text in sizes]
+        rows += [("unwrapped", shown(" ".join(self.unwrapped)))] if self.unwrapped else []
+        rows += _first("left out", [f"{shown(name)}: {reason}" for name, reason in self.left_out.items()])
+        rows += [("unselected", _many(self.not_selected, "leaf"))] if self.not_selected else []
+        rows += _first("NaN or inf", [f"{shown(name)}: {_many(n, 'element')}" for name, n in self.nonfinite.items()])
         rows += [("note", note) for note in self.notes]
+        head += f", {_size(self.nbytes)}"
         return "\n".join([head, *(f"  {label:<10}  {text}" for label, text in rows)])
 
 
@@ -76,6 +82,17 @@ def total_size(specs: Mapping[str, jax.ShapeDtypeStruct]) -> int:
     24
     """
     return sum(map(size_of, specs.values()))
+
+
+def _first(label: str, lines: Sequence[str]) -> list[tuple[str, str]]:
+    """Rows for the first of `lines`, and one that counts the rest."""
+    rest = [f"... and {len(lines) - MAX_ROWS} more"] if len(lines) > MAX_ROWS else []
+    return [(label, line) for line in [*lines[:MAX_ROWS], *rest]]
+
+
+def _many(n: int, noun: str) -> str:
+    plural = {"leaf": "leaves"}.get(noun, noun + "s")
+    return f"{n:,} {noun if n == 1 else plural}"
 
 
 def _size(nbytes: int) -> str:

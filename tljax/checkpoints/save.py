@@ -15,7 +15,7 @@ from tljax.checkpoints.buffers import size_of
 from tljax.checkpoints.detect import SUFFIXES
 from tljax.checkpoints.errors import CheckpointError
 from tljax.checkpoints.npz import write_npz
-from tljax.checkpoints.orbax import write_orbax
+from tljax.checkpoints.orbax import MARKERS, write_orbax
 from tljax.checkpoints.report import total_size
 from tljax.checkpoints.safetensors import write_order, write_safetensors
 from tljax.checkpoints.sharded import SUFFIX as INDEX_SUFFIX
@@ -66,6 +66,8 @@ def save_weights(
         raise CheckpointError(f"{path}: metadata and max_shard_size are for safetensors; the format here is {kind}")
     if target.is_dir() and kind != "orbax":
         raise CheckpointError(f"{path} is a folder; give the name of a file in it, such as model.safetensors")
+    if kind == "orbax" and target.exists() and not (target / MARKERS[0]).exists():
+        raise CheckpointError(f"{path} is there already and is no orbax checkpoint, so it is not replaced")
     leaves = {name: _weight(name, leaf) for name, leaf in named_leaves(tree).items()}
     if not leaves:
         raise CheckpointError(f"{path}: the tree has no arrays to save")
