@@ -56,7 +56,7 @@ def match_convention(
     fits = [_fit(name, keymaps[name].bind(ours), theirs) for name in names]
     least = min(fit.faults for fit in fits)
     best = [fit for fit in fits if fit.faults == least]
-    if least and strict:
+    if least and (strict or not set(best[0].binding.expected) & set(theirs)):
         raise KeymapError(_faults(best[0], names))
     if any(_table(fit) != _table(best[0]) for fit in best):
         which = ", ".join(repr(fit.convention) for fit in best)

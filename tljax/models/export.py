@@ -52,7 +52,7 @@ def export(
     flat = keymap.export(params)
     target = pathlib.Path(path)
     if format == "huggingface":
-        _write_folder(target, flat, _config(keymap, config or {}, model.name), overwrite, max_shard_size)
+        _write_folder(target, flat, _config(keymap, flat, config or {}, model.name), overwrite, max_shard_size)
         return
     separator = "/" if any("/" in leaf for leaf in flat) else "."
     sharded = {"max_shard_size": max_shard_size} if max_shard_size is not None else {}
@@ -73,8 +73,8 @@ def _default(model: Model, format: str) -> str:
     return names[0]
 
 
-def _config(keymap: Keymap, given: Mapping[str, Any], model: str) -> dict[str, Any]:
-    own = keymap.config or {}
+def _config(keymap: Keymap, flat: Mapping[str, Any], given: Mapping[str, Any], model: str) -> dict[str, Any]:
+    own = {name: value(flat) if callable(value) else value for name, value in (keymap.config or {}).items()}
     if not own:
         raise KeymapError(f"this keymap of {model} has no config, so config.json cannot be written")
     config = {**given, **own}
@@ -97,13 +97,3 @@ def _write_folder(
             flat, folder / "model.safetensors", separator=".", metadata={"format": "pt"}, max_shard_size=max_shard_size
         )
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def label_config(num_classes: int) -> dict[str, Any]:
-    """The labels in config.json of transformers, which reads the number of classes from them.
-
-    >>> label_config(2)
-    {'id2label': {'0': 'LABEL_0', '1': 'LABEL_1'}, 'label2id': {'LABEL_0': 0, 'LABEL_1': 1}}
-    """
-    labels = {i: f"LABEL_{i}" for i in range(num_classes)}
-    return {"id2label": {str(i): name for i, name in labels.items()}, "label2id": {v: i for i, v in labels.items()}}

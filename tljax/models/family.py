@@ -20,6 +20,9 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from tljax.tree import Rule
 from tljax.types import Model
 
@@ -53,6 +56,7 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "cifar_resnet": "tljax.models.resnet",
+    "imagenet_resnet": "tljax.models.imagenet_resnet",
 }
 """Where the `FAMILY` of each stands."""
 
@@ -64,6 +68,38 @@ def family(name: str) -> Family:
     'resnet'
     """
     return importlib.import_module(FAMILIES[name]).FAMILY
+
+
+def labels_in(config: Mapping[str, Any]) -> int | None:
+    """The number of classes that config.json of transformers tells, or None.
+
+    >>> labels_in({"id2label": {"0": "cat", "1": "dog", "2": "owl"}}), labels_in({})
+    (3, None)
+    """
+    return len(config["id2label"]) if config.get("id2label") else config.get("num_labels")
+
+
+def label_config(num_classes: int) -> dict[str, Any]:
+    """The labels for config.json of transformers, which reads the number of classes from them.
+
+    >>> label_config(2)
+    {'id2label': {'0': 'LABEL_0', '1': 'LABEL_1'}, 'label2id': {'LABEL_0': 0, 'LABEL_1': 1}}
+    """
+    labels = {i: f"LABEL_{i}" for i in range(num_classes)}
+    return {"id2label": {str(i): name for i, name in labels.items()}, "label2id": {v: i for i, v in labels.items()}}
+
+
+def image_example(config: Mapping[str, Any], size: int = 224) -> jax.ShapeDtypeStruct:
+    """One image of the channels and the size that config.json of transformers or timm tells.
+
+    >>> image_example({"num_channels": 1, "image_size": 28}).shape
+    (1, 28, 28, 1)
+    """
+    channels, height, width = config.get("pretrained_cfg", {}).get("input_size", (3, size, size))
+    if "image_size" in config:
+        sides = config["image_size"]
+        height, width = (sides, sides) if isinstance(sides, int) else sides
+    return jax.ShapeDtypeStruct((1, height, width, config.get("num_channels", channels)), jnp.float32)
 
 
 def nothing(_: Any) -> Found | None:

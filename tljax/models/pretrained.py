@@ -2,15 +2,15 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from tljax.checkpoints import LoadReport, WeightFile, open_weights
-from tljax.checkpoints.convention import Match, match_convention
-from tljax.checkpoints.keymap import Imported, listed
+from tljax.checkpoints import LoadReport, WeightFile, Weights, open_weights, tree_name
+from tljax.checkpoints.convention import match_convention
+from tljax.checkpoints.keymap import listed
 from tljax.models.recognition import Recognised, recognise
 from tljax.models.wrapping import ModelError
 from tljax.tree import GraftReport, Spec, from_named, get, graft, named_leaves, select
@@ -102,19 +102,26 @@ def load_pretrained(
     built = found.build(classes)
     names = tuple(named_leaves(_shapes(built, example)))
     match = match_convention(built.keymaps, names, tuple(file.specs), convention=convention, strict=strict)
-    weights = file.read()
-    imported = match.binding.import_(weights.leaves)
-    in_file = _classes(imported)
+    weights = _read(file, match.binding.expected)
+    leaves = match.binding.import_(weights.leaves).leaves
+    in_file = _classes(leaves)
     if model is None and num_classes is None and in_file not in (None, classes):
         built = found.build(in_file)
-    notes = _notes(file, match, imported)
-    params, grafted, more = _graft(built, example, imported, {**(resize or {}), **found.resize}, reinit, strict, key)
-    missing = tuple(name for name in imported.missing if name not in _head_names(match))
+    params, grafted, notes = _graft(built, example, leaves, {**(resize or {}), **found.resize}, reinit, strict, key)
     report = PretrainedReport(
-        weights.report, grafted, found.how, match.convention, imported.ignored, missing, imported.unexpected,
-        (*notes, *more),
+        weights.report, grafted, found.how, match.convention,
+        ignored=match.binding.useless(file.specs),
+        missing=match.missing,
+        unexpected=match.binding.unexpected(file.specs),
+        notes=tuple(notes),
     )  # fmt: skip
     return Pretrained(built, params, report, file.config, match.convention)
+
+
+def _read(file: WeightFile, names: Collection[str]) -> Weights:
+    """The leaves of these names, and no others."""
+    wanted = {tree_name(name, file.report.separator) for name in names}
+    return file.read(lambda name, leaf: name in wanted)
 
 
 def _given(model: Model, options: Mapping[str, Any], file: WeightFile, example: Any) -> Recognised:
@@ -136,34 +143,16 @@ def _shapes(model: Model, example: Any) -> Params:
     return jax.eval_shape(model.init, jax.random.key(0), example)
 
 
-def _head_names(match: Match) -> set[str]:
-    """Their names of an absent head."""
-    if not match.headless:
-        return set()
-    return {n for link in match.binding.links if all(o.startswith("head/") for o in link.ours) for n in link.theirs}
-
-
-def _classes(imported: Imported) -> int | None:
+def _classes(leaves: Mapping[str, Any]) -> int | None:
     """The number of classes of the head in the file."""
-    for name in ("head/bias", "head/kernel"):
-        if name in imported.leaves:
-            return int(imported.leaves[name].shape[-1])
-    return None
-
-
-def _notes(file: WeightFile, match: Match, imported: Imported) -> list[str]:
-    notes = []
-    if match.headless:
-        notes.append("the file has no head: ours is initialised afresh")
-    if imported.ignored:
-        notes.append(f"{len(imported.ignored)} leaves of the file are of no use to the model")
-    return notes
+    head = [leaves[name] for name in ("head/bias", "head/kernel") if name in leaves]
+    return int(head[0].shape[-1]) if head else None
 
 
 def _graft(
     model: Model,
     example: Any,
-    imported: Imported,
+    leaves: Mapping[str, Any],
     rules: Mapping[Any, Any],
     reinit: Spec,
     strict: bool,
@@ -172,25 +161,34 @@ def _graft(
     """The parameters, with fresh values only where the file has none."""
     shapes = _shapes(model, example)
     wanted = named_leaves(shapes)
-    fresh = set(select(reinit).names(shapes))
-    head = {name for name in wanted if name.startswith("head/")}
-    differ = {n for n in head & set(imported.leaves) if imported.leaves[n].shape != wanted[n].shape}
     ruled = {name for spec in rules for name in select(spec).names(shapes, required=False)}
-    notes = []
-    if differ - ruled - fresh:
-        fresh |= head
-        name = min(differ)
-        notes.append(
-            f"the head of the file has {imported.leaves[name].shape[-1]} classes, ours {wanted[name].shape[-1]}: "
-            "ours is initialised afresh; to keep the classes both have, write resize={'head/**': head_rows(...)}"
-        )
-    elif head and not head & set(imported.leaves):
-        fresh |= head
-    used = {spec: rule for spec, rule in rules.items() if select(spec).names(shapes, required=False)}
-    unfilled = [name for name in wanted if name not in imported.leaves or name in fresh or name in ruled]
-    start = shapes if not unfilled else _initialised(model, example, unfilled, key)
-    params, report = graft(start, from_named(imported.leaves), reinit=sorted(fresh), resize=used or None, strict=strict)
+    fresh = set(select(reinit).names(shapes))
+    head, notes = _fresh_head(wanted, leaves, fresh | ruled)
+    fresh |= head
+    unfilled = [name for name in wanted if name not in leaves or name in fresh or name in ruled]
+    start = _initialised(model, example, unfilled, key) if unfilled else shapes
+    used = {spec: rule for spec, rule in rules.items() if set(select(spec).names(shapes, required=False)) - fresh}
+    params, report = graft(start, from_named(leaves), reinit=sorted(fresh), resize=used or None, strict=strict)
+    notes += [f"{row.name} is {row.change}" for row in report.rows if row.action == "resized"]
     return params, report, notes
+
+
+def _fresh_head(
+    wanted: Mapping[str, Any], leaves: Mapping[str, Any], settled: Collection[str]
+) -> tuple[set[str], list[str]]:
+    """The leaves of the head if it cannot come from the file, and why."""
+    head = {name for name in wanted if name.startswith("head/")}
+    there = sorted(head & set(leaves))
+    if head and not there:
+        return head, ["the file has no head: ours is initialised afresh"]
+    differ = [name for name in there if leaves[name].shape != wanted[name].shape and name not in settled]
+    if not differ:
+        return set(), []
+    old, new = leaves[differ[0]].shape[-1], wanted[differ[0]].shape[-1]
+    return head, [
+        f"the head of the file has {old} classes, ours {new}: ours is initialised afresh; "
+        "to keep the classes that both have, write resize={'head/**': head_rows(...)}"
+    ]
 
 
 def _initialised(model: Model, example: Any, names: list[str], key: Key | None) -> Params:
