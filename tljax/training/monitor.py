@@ -40,7 +40,7 @@ def choose_monitor(
     their labels are. `metric`, `name`, `minimize`: the caller's choice, or None.
     """
     x, y = train
-    width = _outputs(model, params, x)
+    width = _outputs(model, params, x, "")
     if metric is None and y is not None:
         kind = _kind(y, task)
         _check_labels(kind, y, width, f"the training labels of {model.name}")
@@ -51,6 +51,7 @@ def choose_monitor(
         return None
     if metric is None:
         raise FitError("the training data have no labels, so say what to evaluate: metric=...")
+    _outputs(model, params, jax.tree.map(lambda a: a[0], valid.x), " of the validation data")
     known = _numbers(model, metric, params, valid)
     if name is None:
         usual = [number for number in known if number in USUAL or len(known) == 1]
@@ -66,7 +67,7 @@ def choose_monitor(
     return Monitor(metric, name, _sign(name, minimize))
 
 
-def _outputs(model: Model, params: Params, x: Any) -> int:
+def _outputs(model: Model, params: Params, x: Any, whose: str) -> int:
     sample = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2, *a.shape[1:]), a.dtype), x)
     try:
         return jax.eval_shape(model.apply, params, sample).logits.shape[-1]
@@ -74,7 +75,7 @@ def _outputs(model: Model, params: Params, x: Any) -> int:
         raise
     except Exception as error:  # whatever a model's own code raises when the shapes do not fit
         shapes = ", ".join(_shape_text(a) for a in jax.tree.leaves(x))
-        raise FitError(f"{model.name} cannot take inputs {shapes}: {error}") from error
+        raise FitError(f"{model.name} cannot take inputs {shapes}{whose}: {error}") from error
 
 
 def _kind(y: Any, task: str | None) -> str:

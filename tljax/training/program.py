@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from tljax.data import batch_indices, fold_seed
 from tljax.evaluation import Metric
+from tljax.training.dispatch import Steps
 from tljax.training.state import Run, judge, start_run
 from tljax.training.step import Step
 from tljax.types import Array, Batch, Model, Params
@@ -37,7 +38,7 @@ class Program(NamedTuple):
 
     start: Callable[..., Run]
     """`start(params, seeds, rates, streams)`."""
-    advance: jax.stages.Wrapped
+    advance: Steps
     """`advance(run, streams, n)`: `n` more steps; a run that was stopped stays as it is."""
     validate: jax.stages.Wrapped
     """`validate(run, valid) -> (run, scores)`: evaluates, and keeps the better parameters."""
@@ -67,15 +68,17 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
         _, metrics = jax.eval_shape(step.update, state, batches)
         return start_run(state, metrics, sign=choices.sign, evaluated=choices.metric is not None)
 
-    def advance(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:
-        def body(_: Array, run: Run) -> Run:
-            state, metrics = step.update(run.state, _draw(streams, choices, run.state.seed, run.state.step))
-            sums = jax.tree.map(jnp.add, run.sums, metrics)
-            run = run._replace(state=state, sums=sums, summed=run.summed + 1)
-            return _note_failure(run, ~jnp.isfinite(metrics["loss"]))
+    def single(run: Run, streams: Mapping[str, Stream]) -> Run:
+        state, metrics = step.update(run.state, _draw(streams, choices, run.state.seed, run.state.step))
+        sums = jax.tree.map(jnp.add, run.sums, metrics)
+        run = run._replace(state=state, sums=sums, summed=run.summed + 1)
+        return _note_failure(run, ~jnp.isfinite(metrics["loss"]))
 
-        run = jax.lax.fori_loop(0, n, body, run)
+    def finish(run: Run) -> Run:
         return _note_failure(run, ~_all_finite((run.state.trainable, run.state.stats)))
+
+    def advance(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:
+        return finish(jax.lax.fori_loop(0, n, lambda _, run: single(run, streams), run))
 
     def validate(run: Run, valid: Batch) -> tuple[Run, dict[str, Array]]:
         scores = score(model, choices.metric, run.state.evaluated, valid)
@@ -87,13 +90,18 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
     if not choices.stacked:
         return Program(
             jax.jit(start),
-            jax.jit(advance, donate_argnums=0),
+            Steps(advance, single, finish),
             jax.jit(validate, donate_argnums=0),
             jax.jit(clear, donate_argnums=0),
         )
     return Program(
         jax.jit(lambda params, seeds, rates, streams: _over_runs(start, (params, seeds, rates), streams)),
-        jax.jit(lambda run, streams, n: _over_runs(_unless_stopped(advance), (run,), streams, n), donate_argnums=0),
+        Steps(
+            lambda run, streams, n: _over_runs(_unless_stopped(advance), (run,), streams, n),
+            single,
+            finish,
+            _own_streams,
+        ),
         jax.jit(lambda run, valid: _each_run(lambda r: validate(r, valid), (run,)), donate_argnums=0),
         jax.jit(clear, donate_argnums=0),
     )
@@ -148,6 +156,10 @@ def _over_runs(f: Callable[..., Any], stacked: tuple[Any, ...], streams: Mapping
         return f(*items[:-1], mine, *rest)
 
     return _each_run(one, (*stacked, own))
+
+
+def _own_streams(streams: Mapping[str, Stream], i: Array) -> dict[str, Stream]:
+    return {name: s._replace(subset=s.subset[i], size=s.size[i]) for name, s in streams.items()}
 
 
 def _each_run(f: Callable[..., Any], stacked: tuple[Any, ...]) -> Any:

@@ -1,0 +1,114 @@
+"""Every cell of the comparison, labels per class x seed x learning rate, as runs of one compiled program."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from tljax.data import Dataset
+from tljax.objectives import Term
+from tljax.plans import Plan
+from tljax.training import fit_many
+from tljax.tree import nbytes
+from tljax.types import Model, Params
+
+GROUP_BYTES = 2**31
+"""Memory that the stacked runs of one program may take; more runs go in several groups."""
+COPIES = 6
+"""Copies of the parameters that a run holds: themselves, gradients, two moments, the best, and one in passing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What every method gets alike."""
+
+    steps: int
+    batch_size: int
+    rates: tuple[float, ...]
+    optimizer: optax.GradientTransformation
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The run that validation chose for one number of labels and one seed."""
+
+    params: Params
+    rate: float
+    best_step: int
+    value: float
+    """The monitored metric on the validation split."""
+    history: tuple[dict[str, Any], ...]
+
+
+Cell = tuple[int, int]
+"""Labels per class, and the number of the seed."""
+
+
+def tune(
+    model: Model,
+    objective: Term,
+    plan: Plan,
+    starts: Mapping[Cell, Params],
+    subsets: Mapping[Cell, np.ndarray],
+    pool: Dataset,
+    valid: Dataset,
+    budget: Budget,
+    *,
+    first_seed: int,
+    folder: pathlib.Path,
+    title: str,
+    show: bool,
+    minimise: bool,
+) -> dict[Cell, Chosen]:
+    """Train every cell at every learning rate; keep for each cell the rate that validation likes best.
+
+    `starts` and `subsets` give each cell's parameters and labelled examples. The order of the data and all other
+    randomness of a cell follow from its seed, so that methods are compared in pairs.
+    """
+    runs = [(cell, rate) for cell in starts for rate in budget.rates]
+    size = max(1, GROUP_BYTES // (COPIES * max(1, nbytes(next(iter(starts.values()))))))
+    found: dict[Cell, list[Chosen]] = {cell: [] for cell in starts}
+    groups = [runs[i : i + size] for i in range(0, len(runs), size)]
+    for number, group in enumerate(groups):
+        part = f" {number + 1}/{len(groups)}" if len(groups) > 1 else ""
+        result = fit_many(
+            model,
+            _stack([starts[cell] for cell, _ in group]),
+            objective,
+            plan,
+            pool,
+            valid,
+            optimizer=budget.optimizer,
+            seeds=[first_seed + seed for (_, seed), _ in group],
+            rates=[rate for _, rate in group],
+            subsets=[subsets[cell] for cell, _ in group],
+            steps=budget.steps,
+            batch_size=budget.batch_size,
+            run_dir=folder / str(number),
+            save_every=max(1, budget.steps // 4),
+            keep=1,
+            progress=f"{title}{part}" if show else False,
+        )
+        rows = _rows_by_run(result.history)
+        for i, (cell, rate) in enumerate(group):
+            params = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), result.params)
+            value, step = float(result.best_value[i]), int(result.best_step[i])
+            found[cell].append(Chosen(params, rate, step, value, rows.get(i, ())))
+    better: Callable[..., Chosen] = min if minimise else max
+    return {cell: better(chosen, key=lambda c: c.value) for cell, chosen in found.items()}
+
+
+def _stack(trees: Sequence[Params]) -> Params:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _rows_by_run(history: Sequence[dict[str, Any]]) -> dict[int, tuple[dict[str, Any], ...]]:
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for row in history:
+        rows.setdefault(row["run"], []).append(row)
+    return {run: tuple(found) for run, found in rows.items()}

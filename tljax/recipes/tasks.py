@@ -1,0 +1,114 @@
+"""The two sides of a transfer, read, split, brought to one shape and standardised."""
+
+import dataclasses
+
+import numpy as np
+
+from tljax.data import Dataset, Source, fit_standardiser, k_shot, load, match_images, standardise, stratified_split
+from tljax.objectives import Term, cross_entropy, mse
+from tljax.recipes.settings import Settings, SettingsError
+
+VALIDATION_SHARE = 0.2
+VALIDATION_MOST = 500
+"""Validation examples: a fifth of what is not test data, at most this many."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One side: what is learnt from, what chooses, what is tested on."""
+
+    name: str
+    train: Dataset
+    """The source's training data; for the target the pool from which the few labels are drawn."""
+    valid: Dataset
+    test: Dataset
+    notes: tuple[str, ...]
+
+    @property
+    def regression(self) -> bool:
+        """Whether numbers are predicted rather than classes."""
+        return self.train.task == "regression"
+
+    @property
+    def objective(self) -> Term:
+        """The loss of the task."""
+        return mse() if self.regression else cross_entropy()
+
+    def described(self) -> dict[str, object]:
+        """Sizes and classes, as JSON values."""
+        sizes = {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
+        return {
+            "name": self.name,
+            "classes": list(self.train.classes or ()),
+            **sizes,
+            "input": list(self.train.x.shape[1:]),
+        }
+
+
+def load_tasks(settings: Settings) -> tuple[Task, Task]:
+    """Source and target as `settings` say, on one input shape, standardised by the source's training data."""
+    source = _side(settings.source, settings.classes[0], settings)
+    target = _side(settings.target, settings.classes[1], settings)
+    if source.regression:
+        raise SettingsError(f"the source {source.name!r} has numbers as labels; pretraining here needs classes")
+    source = _fitted(source, target)
+    statistics = fit_standardiser(source.train.x)
+
+    def scaled(data: Dataset) -> Dataset:
+        return dataclasses.replace(data, x=standardise(data.x, statistics))
+
+    return tuple(
+        dataclasses.replace(t, train=scaled(t.train), valid=scaled(t.valid), test=scaled(t.test))
+        for t in (source, target)
+    )  # type: ignore[return-value]
+
+
+def few_labels(task: Task, shots: tuple[int, ...], seed: int) -> dict[int, np.ndarray]:
+    """For each number of labels per class the indices into the pool; the smaller sets are contained in the larger.
+
+    In a regression there are no classes, and the numbers count examples in tens.
+    """
+    if task.regression:
+        order = np.random.default_rng(seed).permutation(len(task.train))
+        return {k: order[: min(10 * k, len(order))] for k in shots}
+    classes = task.train.classes or ()
+    largest = k_shot(task.train.y, max(shots), seed=seed, classes=classes)
+    return {k: largest[: k * len(classes)] for k in shots}
+
+
+def _side(spec: str, classes: str | None, settings: Settings) -> Task:
+    label = settings.label if spec.split(".gz")[0].endswith((".csv", ".tsv")) else None
+    whole = load(spec, label=label, size=settings.image_size)
+    if classes is not None:
+        whole = whole.map(lambda part: part.only(classes))
+    if whole.train.task == "labels":
+        raise SettingsError(
+            f"{spec!r} has several labels per example; tljax transfer needs one class or one number each"
+        )
+    train, valid = _with_validation(whole, settings.seed)
+    name = f"{whole.name} {classes}" if classes else whole.name
+    return Task(name, train, valid, whole.test, whole.notes)
+
+
+def _with_validation(whole: Source, seed: int) -> tuple[Dataset, Dataset]:
+    if whole.valid is not None:
+        return whole.train, whole.valid
+    share = min(VALIDATION_SHARE, VALIDATION_MOST / len(whole.train))
+    parts = stratified_split(whole.train.y, (1 - share, share), seed=seed, classes=whole.train.classes or ())
+    train, valid = (whole.train.take(indices) for indices in parts)
+    return train, valid
+
+
+def _fitted(source: Task, target: Task) -> Task:
+    """The source with inputs of the target's shape."""
+    wanted, found = target.train.x.shape[1:], source.train.x.shape[1:]
+    if wanted == found:
+        return source
+    if len(wanted) != 3 or len(found) != 3:
+        raise SettingsError(
+            f"the source {source.name!r} has examples of shape {list(found)}, the target {target.name!r} of "
+            f"{list(wanted)}: only images can be brought to one shape"
+        )
+    parts = {part: match_images(getattr(source, part), *wanted) for part in ("train", "valid", "test")}
+    shape = "x".join(map(str, wanted))
+    return dataclasses.replace(source, **parts, notes=(*source.notes, f"source images were brought to {shape}"))
