@@ -1,17 +1,21 @@
 """Models as pure functions: those of the catalogue, and anybody's Flax modules."""
 
 from tljax.models.catalog import CATALOG, build
+from tljax.models.convnext import convnext
 from tljax.models.export import export
 from tljax.models.flax_module import from_flax
+from tljax.models.imagenet_resnet import imagenet_resnet
 from tljax.models.lenet import lenet
 from tljax.models.mlp import mlp
+from tljax.models.mobilenet import mobilenet_v1
 from tljax.models.nnx_module import from_nnx
 from tljax.models.pretrained import Pretrained, load_pretrained
 from tljax.models.resnet import resnet
 from tljax.models.vit import vit
+from tljax.models.wide_resnet import wide_resnet
 from tljax.models.wrapping import ModelError
 
 __all__ = [
-    "CATALOG", "ModelError", "Pretrained", "build", "export", "from_flax", "from_nnx", "lenet", "load_pretrained",
-    "mlp", "resnet", "vit",
+    "CATALOG", "ModelError", "Pretrained", "build", "convnext", "export", "from_flax", "from_nnx", "imagenet_resnet",
+    "lenet", "load_pretrained", "mlp", "mobilenet_v1", "resnet", "vit", "wide_resnet",
 ]  # fmt: skip

@@ -98,6 +98,9 @@ def activation(name: str) -> Callable[[Array], Array]:
 
 _ACTIVATIONS = {
     "relu": nn.relu,
+    "relu6": nn.relu6,
+    "leaky_relu": nn.leaky_relu,
+    "leaky_relu_0.1": lambda x: nn.leaky_relu(x, negative_slope=0.1),
     "gelu": lambda x: nn.gelu(x, approximate=False),
     "silu": nn.silu,
     "tanh": nn.tanh,

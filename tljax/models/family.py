@@ -57,6 +57,10 @@ class Family(NamedTuple):
 FAMILIES = {
     "cifar_resnet": "tljax.models.resnet",
     "imagenet_resnet": "tljax.models.imagenet_resnet",
+    "wide_resnet": "tljax.models.wide_resnet",
+    "mobilenet_v1": "tljax.models.mobilenet",
+    "convnext": "tljax.models.convnext",
+    "lenet": "tljax.models.lenet",
 }
 """Where the `FAMILY` of each stands."""
 

@@ -1,10 +1,18 @@
 """LeNet, the small convolutional network for digits."""
 
+import math
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tljax.checkpoints.keymap import Keymap
+from tljax.checkpoints.layers import conv, dense
+from tljax.checkpoints.layouts import flattened
 from tljax.models.classifier import as_images, classifier
+from tljax.models.family import Family, Found, Shapes, nothing
+from tljax.tree import input_channels
 from tljax.types import Array, Model
 
 
@@ -34,13 +42,14 @@ def lenet(
     Reference: LeCun et al. 1998, Gradient-based learning applied to document recognition; ReLU, max-pooling and
     widths as in later practice.
 
-    >>> import jax
     >>> from tljax.tree import count
     >>> count(jax.eval_shape(lenet().init, jax.random.key(0), jnp.ones((1, 28, 28, 1))))
     648226
     """
     backbone = _LeNet(tuple(channels), kernel, hidden, grid, dropout)
-    return classifier(backbone, num_classes, groups=("conv_0", "conv_1", "dense"), name="lenet")
+    return classifier(
+        backbone, num_classes, groups=("conv_0", "conv_1", "dense"), name="lenet", keymaps=_keymaps(channels[-1])
+    )
 
 
 class _LeNet(nn.Module):
@@ -72,3 +81,27 @@ def _grid_mean(x: Array, size: int) -> Array:
         return jnp.asarray(inside / inside.sum(1, keepdims=True), x.dtype)
 
     return jnp.einsum("bhwc,ih,jw->bijc", x, cells(x.shape[1]), cells(x.shape[2]))
+
+
+def _keymaps(channels: int) -> dict[str, Keymap]:
+    """torch's ``conv1``, ``conv2``, and ``linear1``, ``linear2`` or ``fc1``, ``fc2``; it flattens channels first."""
+    convolutions = conv("backbone/conv_{n}", "conv{n+1}")
+    return {
+        name: Keymap(
+            (*convolutions, *dense("backbone/dense", f"{layer}1", flattened(channels)), *dense("head", f"{layer}2"))
+        )
+        for name, layer in (("torch", "linear"), ("torch-fc", "fc"))
+    }
+
+
+def _recognise(shapes: Shapes) -> Found | None:
+    first, second = shapes.get("conv1.weight", ()), shapes.get("conv2.weight", ())
+    dense_1 = shapes.get("linear1.weight") or shapes.get("fc1.weight", ())
+    if len(first) != 4 or len(second) != 4 or len(dense_1) != 2 or len(shapes) != 8:
+        return None
+    side = 4 * math.isqrt(dense_1[1] // second[0])
+    options = {"channels": (first[0], second[0]), "kernel": first[2], "hidden": dense_1[0]}
+    return Found(options, jax.ShapeDtypeStruct((1, side, side, first[1]), jnp.float32))
+
+
+FAMILY = Family("lenet", lenet, nothing, _recognise, resize={"backbone/conv_0/kernel": input_channels()})
