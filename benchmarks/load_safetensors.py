@@ -126,6 +126,12 @@ def describe_machine() -> dict[str, object]:
     return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), **versions}
 
 
+def holds(result: dict) -> bool:
+    """Whether the claim is true of these numbers."""
+    ours, theirs = result["loaders"][OURS], result["loaders"][THEIRS]
+    return ours["largest_peak_over_size"] < 1.3 and ours["median_seconds"] <= 1.25 * theirs["median_seconds"]
+
+
 def table(result: dict) -> str:
     """The result as text, times relative to safetensors.flax.load_file."""
     reference = result["loaders"][THEIRS]["median_seconds"]
@@ -153,6 +159,7 @@ def main() -> None:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     print(table(result))
+    print(f"{result['claim']}: {'holds' if holds(result) else 'does not hold'}")
     print(f"written to {arguments.output}")
 
 

@@ -1,6 +1,7 @@
 """Telling formats apart, folders, names, selectors and the report."""
 
 import json
+import os
 import pathlib
 import shutil
 
@@ -91,6 +92,22 @@ def test_a_file_that_is_not_there(tmp_path):
         load_weights(tmp_path / "nowhere" / "model.safetensors")
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "w.safetensors")
+    for path in (tmp_path / "w.safetensors", "/dev/zero"):
+        with pytest.raises(CheckpointError, match="is neither a file nor a folder"):
+            load_weights(path)
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", refuse)
+    with pytest.raises(CheckpointError, match="failed: Permission denied"):
+        load_weights(tmp_path)
+
+
 # ------------------------------------------------------------------------------------------------ folders, shards
 
 
@@ -150,8 +167,12 @@ def test_a_folder_without_weights(tmp_path):
 
 def test_a_config_that_is_no_json(tmp_path):
     (hugging_face(tmp_path / "m") / "config.json").write_text("{")
+    file = open_weights(tmp_path / "m")
     with pytest.raises(CheckpointError, match=r"config.json: reading the JSON failed"):
-        load_weights(tmp_path / "m")
+        _ = file.config
+    assert same(file.read().tree, TREE)  # the weights do not depend on it
+    (tmp_path / "m" / "config.json").unlink()
+    assert file.config is None
 
 
 @pytest.fixture

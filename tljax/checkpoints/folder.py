@@ -33,8 +33,6 @@ class Found(NamedTuple):
 
     path: pathlib.Path
     """A file, or an orbax folder."""
-    config: dict[str, Any] | None
-    """What config.json beside them says."""
     notes: tuple[str, ...]
 
 
@@ -46,16 +44,23 @@ def find_weights(path: pathlib.Path) -> Found:
 
     Raises `CheckpointError` with what there is, if that decides nothing.
     """
+    with guard(path, "looking for weights"):
+        return _find(path)
+
+
+def _find(path: pathlib.Path) -> Found:
     if path.is_dir():
         if is_orbax(path):
-            return Found(path, read_config(path), ())
+            return Found(path, ())
         name, notes = _choose(path)
-        return Found(path / name, read_config(path), notes)
-    if path.exists():
-        return Found(path, read_config(path.parent), ())
+        return Found(path / name, notes)
+    if path.is_file():
+        return Found(path, ())
     index = path.with_name(path.name + INDEX_SUFFIX)
     if index.is_file():
-        return Found(index, read_config(path.parent), ())
+        return Found(index, ())
+    if path.exists():  # a pipe would keep us waiting, a device would never end
+        raise CheckpointError(f"{path} is neither a file nor a folder")
     raise CheckpointError(f"{path} does not exist{_nearby(path)}")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tljax.checkpoints.buffers import count_nonfinite
 from tljax.checkpoints.detect import detect, mismatch
 from tljax.checkpoints.errors import CheckpointError, shown
-from tljax.checkpoints.folder import find_weights
+from tljax.checkpoints.folder import find_weights, read_config
 from tljax.checkpoints.msgpack import open_msgpack
 from tljax.checkpoints.names import check_names, nest, tree_name
 from tljax.checkpoints.npz import open_npz
@@ -63,10 +63,17 @@ class WeightFile:
     """Shape and dtype of every leaf, by the name it has in the file."""
     report: LoadReport
     """The report as if all were read, but for NaN and inf, which are not known yet."""
-    config: Mapping[str, Any] | None
-    """What config.json beside the weights says."""
     _source: Source
     _places: Mapping[str, LeafPath]
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """What config.json says that stands beside the weights, or in an orbax folder; None where there is none.
+
+        Raises `CheckpointError` where it is no JSON object.
+        """
+        path = pathlib.Path(self.report.path)
+        return read_config(path if path.is_dir() else path.parent)
 
     def read(self, select: Spec = None) -> Weights:
         """Read the leaves that `select` selects by their tljax names (with "/"), or all.
@@ -184,7 +191,7 @@ def open_weights(path: Path, *, format: str | None = None, root: str | None = No
         metadata=source.metadata,
         notes=tuple(note for note in notes if note),
     )
-    return WeightFile(specs, report, found.config, source, places)
+    return WeightFile(specs, report, source, places)
 
 
 def _open(path: pathlib.Path, format: str | None) -> Source:
