@@ -120,6 +120,8 @@ def test_only_the_selected_leaves_are_read(tmp_path, monkeypatch):
         ({}, b"", "there are no arrays in it"),
         ({"\ud800": entry()}, b"\0" * 4, "expected text"),
         ({"a/" * 2000 + "w": entry()}, b"\0" * 4, "nested up to 100 deep"),
+        ({"model/" * 300_000 + "w": entry()}, b"\0" * 4, "nested up to 100 deep"),
+        (b'{"w": ' + b"[" * 900 + b"]" * 900 + b"}", b"", "expected dtype, shape and data_offsets|RecursionError"),
         ({"m": {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}}, b"\x07", "bool and has the byte 7"),
     ],
 )

@@ -49,7 +49,7 @@ FOREIGN = [
     (bytes(257) + b"ustar", "is a tar archive"),
     (b"PK\x05\x06" + bytes(18), "there are no arrays in it"),
     (b"PK\x03\x04 not really", "reading the zip archive failed"),
-    (b"hello", "begins with b'hello'; expected safetensors, npz, flax msgpack, torch"),
+    (b"hello", "begins with b'hello'; expected safetensors, npz, flax msgpack or torch"),
     (b"\x00", "begins with"),
 ]
 
@@ -132,6 +132,10 @@ def test_safetensors_are_preferred_and_the_report_says_so(tmp_path):
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x02")
     weights = read_weights(folder)
     assert weights.report.notes == ("model.safetensors was read; pytorch_model.bin was not",)
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin"):
+        read_weights(folder, format="torch")
+    with pytest.raises(CheckpointError, match=r"holds no weights.*found README.md, config.json, model.safetensors"):
+        read_weights(folder, format="npz")
 
 
 def test_the_only_weight_file_of_a_folder(tmp_path):
@@ -246,7 +250,7 @@ def test_an_index_that_leads_out_of_the_folder(sharded, shard):
             lambda index: index["weight_map"].update({"head.bias": "model-00001-of-00003.safetensors"}),
             "'head.bias' should be in",
         ),
-        (lambda index: index["weight_map"].update({"x": "model.safetensors.index.json"}), "is a shard index itself"),
+        (lambda index: index["weight_map"].update({"x": "model.safetensors.index.json"}), "begins with b'{"),
     ],
 )
 def test_an_index_that_lies(sharded, change, message):

@@ -97,6 +97,11 @@ def test_the_tree_nests_at_dots(tmp_path):
     assert set(tree) == {"layer1"}
 
 
+def test_names_with_slashes_nest_at_slashes(tmp_path):
+    save({"model": {"block1.0/conv/kernel": torch.ones(1), "head/bias": torch.zeros(1)}}, tmp_path / "w.pt")
+    assert load_weights(tmp_path / "w.pt").keys() == {"block1.0", "head"}
+
+
 def test_tensors_of_another_device_are_read(tmp_path):
     save({"w": torch.ones(2)}, tmp_path / "w.pt", zipped=False)
     data = (tmp_path / "w.pt").read_bytes()
@@ -267,6 +272,13 @@ def test_a_billion_laughs(tmp_path, monkeypatch):
         laugh = {"a": laugh, "b": laugh}
     with pytest.raises(CheckpointError, match="has over 10000 values"):
         load_weights(save(laugh, tmp_path / "w.pt"))
+
+
+def test_a_pickle_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("tljax.checkpoints.pickles.MAX_OPCODES", 1000)
+    save({"w": torch.ones(1), "n": [None] * 1000}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="over 1000 instructions"):
+        load_weights(tmp_path / "w.pt")
 
 
 @pytest.mark.filterwarnings("ignore")

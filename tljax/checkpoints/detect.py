@@ -36,7 +36,7 @@ _FOREIGN: Mapping[bytes, str] = {
 
 
 def detect(path: pathlib.Path) -> str:
-    """The format of the file at `path`: "safetensors", "npz", "msgpack", "torch" or "index".
+    """The format of the file at `path`: "safetensors", "npz", "msgpack" or "torch".
 
     Raises `CheckpointError`, with what the file seems to be, when it is none of these.
     """
@@ -60,8 +60,6 @@ def detect(path: pathlib.Path) -> str:
         raise CheckpointError(f"{path} is a bare pickle, which could run code and is never read; expected torch.save's")
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
         return "safetensors"
-    if head.lstrip()[:1] == b"{" and path.name.endswith(".json"):
-        return "index"
     if 0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF):
         return "msgpack"
     return _promised(path, head)
@@ -72,7 +70,7 @@ def _promised(path: pathlib.Path, head: bytes) -> str:
     promised = SUFFIXES.get(path.suffix.lower())
     if promised == "safetensors":
         return promised
-    known = "safetensors, npz, flax msgpack, torch or a shard index (.index.json)"
+    known = "safetensors, npz, flax msgpack or torch"
     raise CheckpointError(f"{path} begins with {shown(repr(head[:12]))}; expected {known}")
 
 

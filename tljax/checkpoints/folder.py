@@ -36,8 +36,8 @@ class Found(NamedTuple):
     notes: tuple[str, ...]
 
 
-def find_weights(path: pathlib.Path) -> Found:
-    """The weight file that `path` means.
+def find_weights(path: pathlib.Path, format: str | None = None) -> Found:
+    """The weight file that `path` means; in a folder, if there is a choice, the one of the `format` wanted.
 
     A folder means its weights under one of the names Hugging Face gives them, else the only weight file in it, else
     the orbax checkpoint it is. A file name that is not there means the shards whose index stands beside it.
@@ -45,14 +45,14 @@ def find_weights(path: pathlib.Path) -> Found:
     Raises `CheckpointError` with what there is, if that decides nothing.
     """
     with guard(path, "looking for weights"):
-        return _find(path)
+        return _find(path, format)
 
 
-def _find(path: pathlib.Path) -> Found:
+def _find(path: pathlib.Path, format: str | None) -> Found:
     if path.is_dir():
         if is_orbax(path):
             return Found(path, ())
-        name, notes = _choose(path)
+        name, notes = _choose(path, format)
         return Found(path / name, notes)
     if path.is_file():
         return Found(path, ())
@@ -78,9 +78,10 @@ def read_config(folder: pathlib.Path) -> dict[str, Any] | None:
         return read_header(file.read_bytes(), file)
 
 
-def _choose(folder: pathlib.Path) -> tuple[str, tuple[str, ...]]:
+def _choose(folder: pathlib.Path, format: str | None) -> tuple[str, tuple[str, ...]]:
     with guard(folder, "listing"):
-        names = sorted(file.name for file in folder.iterdir() if file.is_file())
+        there = sorted(file.name for file in folder.iterdir() if file.is_file())
+    names = [name for name in there if format in (None, _promised(name))]
     present = [name for name in _PREFERRED if name in names]
     if present:
         rest = ", ".join(present[1:])
@@ -92,7 +93,7 @@ def _choose(folder: pathlib.Path) -> tuple[str, tuple[str, ...]]:
             raise CheckpointError(
                 f"{folder} holds several weight files, give the path of one: {shown(candidates, 300)}"
             )
-    held = shown(", ".join(names), 300) if names else "no files"
+    held = shown(", ".join(there), 300) if there else "no files"
     raise CheckpointError(f"{folder} holds no weights: expected {', '.join(_PREFERRED[:2])} or the like, found {held}")
 
 
@@ -101,7 +102,11 @@ def _candidates(names: Sequence[str]) -> Iterator[list[str]]:
     names = [name for name in names if not _NO_WEIGHTS.match(name)]
     yield [name for name in names if name.endswith(INDEX_SUFFIX)]
     for kind in ("safetensors", "npz", "msgpack", "torch"):
-        yield [name for name in names if SUFFIXES.get(pathlib.Path(name).suffix.lower()) == kind]
+        yield [name for name in names if _promised(name) == kind and not name.endswith(INDEX_SUFFIX)]
+
+
+def _promised(name: str) -> str | None:
+    return SUFFIXES.get(pathlib.Path(name.removesuffix(INDEX_SUFFIX)).suffix.lower())
 
 
 def _nearby(path: pathlib.Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tljax.checkpoints.buffers import count_nonfinite
 from tljax.checkpoints.detect import detect, mismatch
-from tljax.checkpoints.errors import CheckpointError, shown
+from tljax.checkpoints.errors import CheckpointError, guard, shown
 from tljax.checkpoints.folder import find_weights, read_config
 from tljax.checkpoints.msgpack import open_msgpack
 from tljax.checkpoints.names import check_names, nest, tree_name
@@ -19,6 +19,7 @@ from tljax.checkpoints.npz import open_npz
 from tljax.checkpoints.orbax import open_orbax
 from tljax.checkpoints.report import LoadReport, count_dtypes, total_size
 from tljax.checkpoints.safetensors import open_safetensors
+from tljax.checkpoints.sharded import SUFFIX as INDEX_SUFFIX
 from tljax.checkpoints.sharded import open_sharded
 from tljax.checkpoints.source import LeafPath, Source
 from tljax.checkpoints.torch import open_torch
@@ -48,7 +49,7 @@ class Weights:
 
     @property
     def tree(self) -> dict[str, Any]:
-        """The leaves as a nested dict, by the rule of names above.
+        """The leaves as a nested dict, by the rule of `tljax.checkpoints.names`.
 
         Raises `CheckpointError` when one name is both a leaf and a subtree.
         """
@@ -81,7 +82,8 @@ class WeightFile:
         Raises `CheckpointError` for damaged data, `tljax.tree.NoMatchError` for a selector that matches nothing.
         """
         chosen = self.specs if select is None else self._selected(select)
-        found = self._source.read([self._places[name] for name in chosen])
+        with guard(self.report.path, "reading"):
+            found = self._source.read([self._places[name] for name in chosen])
         leaves = {name: found[self._places[name]] for name in chosen}
         for name, array in leaves.items():
             _check_bools(array, f"{self.report.path}: {shown(name)!r}")
@@ -96,11 +98,9 @@ class WeightFile:
         return Weights(leaves, report)
 
     def _selected(self, select: Spec) -> dict[str, jax.ShapeDtypeStruct]:
-        names = {tree_name(name, self.report.separator): name for name in self.specs}
-        return {
-            names[n]: self.specs[names[n]]
-            for n in select_leaves(select).names({n: self.specs[names[n]] for n in names})
-        }
+        in_file = {tree_name(name, self.report.separator): name for name in self.specs}
+        specs = {name: self.specs[in_file[name]] for name in in_file}
+        return {in_file[name]: specs[name] for name in select_leaves(select).names(specs)}
 
 
 def load_weights(
@@ -168,13 +168,14 @@ def open_weights(path: Path, *, format: str | None = None, root: str | None = No
     """
     if format is not None and format not in _READERS:
         raise CheckpointError(f"format={format!r}; expected one of {', '.join(_READERS)}")
-    found = find_weights(pathlib.Path(path))
-    source = _open(found.path, format)
+    found = find_weights(pathlib.Path(path), format)
+    with guard(found.path, "opening"):
+        source = _open(found.path, format)
+        check_names(map(source.separator.join, source.leaves), source.separator, path)
     inner = _unwrapped(source, root)
     places = {source.separator.join(short): path for short, path in inner.paths.items()}
     if len(places) < len(inner.paths):
         raise CheckpointError(f"{path}: two leaves have the same name once their keys are joined")
-    check_names(places, source.separator, path)
     specs = {name: source.leaves[place] for name, place in places.items()}
     if not specs:
         raise CheckpointError(f"{path}: there are no arrays in it")
@@ -195,19 +196,16 @@ def open_weights(path: Path, *, format: str | None = None, root: str | None = No
 
 
 def _open(path: pathlib.Path, format: str | None) -> Source:
-    found = "orbax" if path.is_dir() else detect(path) if format is None else format
-    if found == "index" or (format is not None and path.name.endswith(".index.json")):
-        return open_sharded(path, lambda shard: _open_shard(shard, format))
-    if (found == "orbax") != path.is_dir():
-        raise CheckpointError(f"{path} is a {'folder' if path.is_dir() else 'file'}; {format} is not read from one")
-    return _READERS[found if format is None else format](path)
+    if path.is_file() and path.name.endswith(INDEX_SUFFIX):
+        return open_sharded(path, lambda shard: _open_one(shard, format))
+    return _open_one(path, format)
 
 
-def _open_shard(path: pathlib.Path, format: str | None) -> Source:
-    found = detect(path) if format is None else format
-    if found not in _READERS or found == "orbax":
-        raise CheckpointError(f"{path} is a shard index itself; expected the weights")
-    return _READERS[found](path)
+def _open_one(path: pathlib.Path, format: str | None) -> Source:
+    kind = format or ("orbax" if path.is_dir() else detect(path))
+    if (kind == "orbax") != path.is_dir():
+        raise CheckpointError(f"{path} is a {'folder' if path.is_dir() else 'file'}; {kind} is not read from one")
+    return _READERS[kind](path)
 
 
 def _unwrapped(source: Source, root: str | None) -> Unwrapped:

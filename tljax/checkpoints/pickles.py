@@ -75,11 +75,10 @@ class Global(NamedTuple):
     name: str
 
 
-class _Opaque:
-    """A value we need not know."""
-
-
-_MARK = object()
+_OPAQUE, _MARK = object(), object()
+"""A value we need not know; where a tuple or list begins."""
+MAX_OPCODES = 5_000_000
+"""Thirty times what a checkpoint of five thousand tensors with its optimiser takes."""
 _NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4")
 _TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "STRING", "BINSTRING", "SHORT_BINSTRING")
 
@@ -97,32 +96,38 @@ def follow(file: Any, path: Any) -> tuple[Any, dict[str, Storage]]:
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
     storages: dict[str, Storage] = {}
-    for opcode, argument, _ in pickletools.genops(file):
-        name = opcode.name
-        if name in ("BINPUT", "LONG_BINPUT"):
-            memo[argument] = stack[-1]
-            continue
-        taken = _take(stack, opcode)
-        if name in _NUMBERS or name in _TEXTS:
-            stack.append(argument)
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
-        elif name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"):
-            stack.append(tuple(taken))
-        elif name in ("EMPTY_LIST", "APPEND", "APPENDS"):
-            stack.append(_extended(taken))
-        elif name == "GLOBAL":
-            stack.append(_checked_global(argument, path))
-        elif name == "BINPERSID":
-            key, storage = _storage(taken[0], path)
-            if storages.setdefault(key, storage).nbytes != storage.nbytes:
-                raise CheckpointError(f"{path}: storage {shown(key)!r} is given two sizes")
-            stack.append(_Opaque())
-        elif name == "STOP":
-            return taken[0], storages
-        else:
-            stack.extend(_MARK if x is pickletools.markobject else _Opaque() for x in opcode.stack_after)
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if count >= MAX_OPCODES:
+            raise CheckpointError(f"{path}: the pickle has over {MAX_OPCODES} instructions; no weights need so many")
+        match opcode.name:
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "BINPERSID":
+                key, storage = _storage(stack.pop(), path)
+                if storages.setdefault(key, storage).nbytes != storage.nbytes:
+                    raise CheckpointError(f"{path}: storage {shown(key)!r} is given two sizes")
+                stack.append(_OPAQUE)
+            case "STOP":
+                return stack.pop(), storages
+            case _:
+                stack.extend(_result(opcode, argument, _take(stack, opcode), path))
     raise CheckpointError(f"{path}: the pickle has no end: truncated")
+
+
+def _result(opcode: Any, argument: Any, taken: list[Any], path: Any) -> list[Any]:
+    """What an instruction puts on the stack for what it took from there."""
+    match opcode.name:
+        case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3" | "EMPTY_TUPLE":
+            return [tuple(taken)]
+        case "EMPTY_LIST" | "APPEND" | "APPENDS":
+            return [_extended(taken)]
+        case "GLOBAL":
+            return [_checked_global(argument, path)]
+        case name if name in _NUMBERS or name in _TEXTS:
+            return [argument]
+    return [_MARK if x is pickletools.markobject else _OPAQUE for x in opcode.stack_after]
 
 
 def _take(stack: list[Any], opcode: Any) -> list[Any]:

@@ -34,30 +34,36 @@ def open_sharded(path: pathlib.Path, open_file: Callable[[pathlib.Path], Source]
             f"{path}: {len(missing)} of {len(names_in)} shards are missing: {shown(', '.join(missing), 300)}"
         )
     shards = {shard: open_file(path.parent / shard) for shard in sorted(names_in)}
-    places: dict[LeafPath, tuple[str, LeafPath]] = {}
     notes = [f"{len(shards)} shards"]
+    places: dict[LeafPath, str] = {}
     for shard, source in shards.items():
-        by_name = {source.separator.join(key): key for key in source.leaves}
-        if len(by_name) < len(source.leaves):
-            raise CheckpointError(f"{path}: two leaves of {shard} have the same name once their keys are joined")
-        lost = [name for name in names_in[shard] if name not in by_name]
-        if lost:
-            raise CheckpointError(f"{path}: {shown(lost[0])!r} should be in {shard}, and is not")
-        if len(by_name) > len(names_in[shard]):
-            notes.append(f"{len(by_name) - len(names_in[shard])} leaves of {shard} are not in the index, and not read")
-        places.update({by_name[name]: (shard, by_name[name]) for name in names_in[shard]})
+        found = _paths_of(names_in[shard], source, path)
+        places.update(dict.fromkeys(found, shard))
+        if len(source.leaves) > len(found):
+            notes.append(f"{len(source.leaves) - len(found)} leaves of {shard} are not in the index, and not read")
 
     def read(paths: Sequence[LeafPath]) -> dict[LeafPath, np.ndarray]:
-        found: dict[LeafPath, np.ndarray] = {}
+        arrays: dict[LeafPath, np.ndarray] = {}
         for shard, source in shards.items():
-            found.update(source.read([key for key in paths if places[key][0] == shard]))
-        return {key: found[key] for key in paths}
+            arrays.update(source.read([key for key in paths if places[key] == shard]))
+        return {key: arrays[key] for key in paths}
 
     first = next(iter(shards.values()))
-    specs = {key: shards[shard].leaves[at] for key, (shard, at) in places.items()}
+    specs = {key: shards[shard].leaves[key] for key, shard in places.items()}
     notes += _doubts(index, shards, sum(map(size_of, specs.values())))
     separator = first.separator if first.separator == "/" else separator_of(list(weight_map))
     return Source(path, first.format, specs, read, separator, metadata=first.metadata, notes=tuple(notes))
+
+
+def _paths_of(names: Sequence[str], source: Source, index: pathlib.Path) -> list[LeafPath]:
+    """Where the leaves called `names` stand in a shard; raises when one does not."""
+    by_name = {source.separator.join(key): key for key in source.leaves}
+    if len(by_name) < len(source.leaves):
+        raise CheckpointError(f"{source.path}: two leaves have the same name once their keys are joined")
+    lost = [name for name in names if name not in by_name]
+    if lost:
+        raise CheckpointError(f"{index}: {shown(lost[0])!r} should be in {source.path.name}, and is not")
+    return [by_name[name] for name in names]
 
 
 def read_index(path: pathlib.Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tljax.checkpoints import dtypes
 from tljax.checkpoints.archive import check_expansion, open_archive
 from tljax.checkpoints.buffers import checked_spec, size_of
 from tljax.checkpoints.errors import CheckpointError, guard, shown
+from tljax.checkpoints.names import separator_of
 from tljax.checkpoints.pickles import DTYPES, INERT, Storage, follow
 from tljax.checkpoints.source import LeafPath, Source
 
@@ -60,7 +61,8 @@ def open_torch(path: pathlib.Path) -> Source:
             return {key: _array(tensors[key], specs[key].dtype) for key in paths}
 
     notes = ("legacy container",) if legacy else ()
-    return Source(path, "torch", specs, read, ".", others, notes=notes)
+    separator = separator_of(name for key in tensors for name in key)
+    return Source(path, "torch", specs, read, separator, others, notes=notes)
 
 
 def write_torch(file: BinaryIO, arrays: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
@@ -68,12 +70,11 @@ def write_torch(file: BinaryIO, arrays: Mapping[str, np.ndarray], path: pathlib.
     torch = import_torch(path)
     state = {}
     for name, array in arrays.items():
-        bits = array.view(_BITS[array.dtype.itemsize]) if dtypes.is_extended(array.dtype) else array
         if array.dtype.name not in DTYPES:
             raise CheckpointError(f"{path}: {name!r} is {array.dtype}, which torch does not have; cast it first")
-        state[name] = torch.from_numpy(np.array(bits, copy=not bits.flags.writeable)).view(
-            getattr(torch, array.dtype.name)
-        )
+        bits = array.view(_BITS[array.dtype.itemsize]) if dtypes.is_extended(array.dtype) else array
+        writable = bits if bits.flags.writeable else bits.copy()  # torch warns of arrays that are not
+        state[name] = torch.from_numpy(writable).view(getattr(torch, array.dtype.name))
     torch.save(state, file)
 
 
@@ -169,8 +170,9 @@ def _spec(tensor: Any, where: str) -> jax.ShapeDtypeStruct:
 
 
 def _array(tensor: Any, dtype: np.dtype) -> np.ndarray:
-    torch = import_torch(pathlib.Path())
+    import torch
+
     tensor = tensor.detach().contiguous()
-    if dtypes.is_extended(dtype):  # NumPy knows bfloat16 and float8 only by JAX's dtypes, and torch does not know those
+    if dtypes.is_extended(dtype):  # torch gives NumPy no bfloat16 or float8, so they cross as integers
         return tensor.view(getattr(torch, _BITS[dtype.itemsize])).numpy().view(dtype)
     return tensor.numpy()
