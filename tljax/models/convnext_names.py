@@ -7,7 +7,7 @@ from typing import Any
 from tljax.checkpoints.keymap import Keymap, Rule, size
 from tljax.checkpoints.layers import conv, dense, leaf, norm
 from tljax.checkpoints.layouts import squeezed
-from tljax.models.family import Found, Shapes, image_example, label_config, labels_in
+from tljax.models.family import Found, Shapes, image_example, label_config, labels_in, timm_architecture
 from tljax.models.wrapping import ModelError
 
 VARIANTS = {
@@ -131,7 +131,7 @@ def _timm_config(depths: tuple[int, ...], widths: tuple[int, ...], num_classes: 
 
 def from_config(config: Mapping[str, Any]) -> Found | None:
     """From config.json of transformers (model_type "convnext") or timm (architecture "convnext_tiny")."""
-    timm = re.fullmatch(r"convnext_(\w+)", str(config.get("architecture")))
+    timm = re.fullmatch(r"convnext_(\w+)", timm_architecture(config))
     if timm and timm[1] in VARIANTS:
         return Found({"variant": timm[1]}, image_example(config), config.get("num_classes"))
     if config.get("model_type") != "convnext":

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,10 +79,20 @@ def _config(keymap: Keymap, flat: Mapping[str, Any], given: Mapping[str, Any], m
     if not own:
         raise KeymapError(f"this keymap of {model} has no config, so config.json cannot be written")
     config = {**given, **own}
+    for key in {"dtype", "torch_dtype"} & set(given):
+        config[key] = _float_dtype(flat)
     labels = own.get("id2label")
     if labels is not None and len(given.get("id2label", ())) == len(labels):
         config |= {key: given[key] for key in _LABELS if key in given}
     return config
+
+
+def _float_dtype(flat: Mapping[str, Any]) -> str:
+    """The dtype that the most parameters have."""
+    sizes = Counter[str]()
+    for leaf in flat.values():
+        sizes[leaf.dtype.name] += leaf.size
+    return sizes.most_common(1)[0][0]
 
 
 def _write_folder(

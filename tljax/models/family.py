@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tljax.models.wrapping import ModelError
 from tljax.tree import Rule
 from tljax.types import Model
 
@@ -61,6 +62,7 @@ FAMILIES = {
     "mobilenet_v1": "tljax.models.mobilenet",
     "convnext": "tljax.models.convnext",
     "lenet": "tljax.models.lenet",
+    "bert": "tljax.models.bert",
 }
 """Where the `FAMILY` of each stands."""
 
@@ -81,6 +83,20 @@ def labels_in(config: Mapping[str, Any]) -> int | None:
     (3, None)
     """
     return len(config["id2label"]) if config.get("id2label") else config.get("num_labels")
+
+
+def timm_architecture(config: Mapping[str, Any]) -> str:
+    """The architecture that config.json of timm tells, "" if it is none of timm's.
+
+    Raises `ModelError` when the architecture is changed by `model_args`.
+
+    >>> timm_architecture({"architecture": "resnet50", "num_classes": 10})
+    'resnet50'
+    """
+    name = str(config.get("architecture", ""))
+    if name and config.get("model_args"):
+        raise ModelError(f"config.json: {name} with model_args {config['model_args']}; expected none")
+    return name
 
 
 def label_config(num_classes: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tljax.checkpoints.keymap import Keymap, size
 from tljax.checkpoints.layers import batch_norm, conv, counters, dense
-from tljax.models.family import Found, Shapes, image_example, label_config, labels_in
+from tljax.models.family import Found, Shapes, image_example, label_config, labels_in, timm_architecture
 from tljax.models.wrapping import ModelError
 
 DEPTHS = {
@@ -81,7 +81,7 @@ def _classic() -> tuple:
 
 def from_config(config: Mapping[str, Any]) -> Found | None:
     """From config.json of transformers (model_type "resnet") or timm (architecture "resnet50")."""
-    timm = re.fullmatch(r"resnet(\d+)", str(config.get("architecture")))
+    timm = re.fullmatch(r"resnet(\d+)", timm_architecture(config))
     if timm and int(timm[1]) in DEPTHS:
         return Found({"depth": int(timm[1])}, image_example(config), config.get("num_classes"))
     if config.get("model_type") != "resnet":

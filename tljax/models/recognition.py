@@ -32,7 +32,7 @@ def recognise(file: WeightFile, options: Mapping[str, Any]) -> Recognised:
     families = [family(name) for name in FAMILIES]
     found = [(f, f.from_config(config)) for f in families] if config else []
     hits = [(f, hit, "config.json") for f, hit in found if hit is not None]
-    if not hits:
+    if not hits and not (config and {"model_type", "architecture"} & set(config)):
         hits = [(f, hit, "names and shapes") for f in families if (hit := f.recognise(shapes)) is not None]
     if len(hits) > 1:
         names = ", ".join(f.name for f, _, _ in hits)
