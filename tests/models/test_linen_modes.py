@@ -69,7 +69,7 @@ class Undecided(nn.Module):
 @pytest.mark.parametrize("module", [Called(), Positional(), Constructed(), Undecided()])
 def test_frozen_layers_keep_and_use_their_statistics(module, frozen):
     model = from_flax(module)
-    params = leaf_values(model.init(KEY, X))
+    params = leaf_values(jax.eval_shape(model.init, KEY, X))
     names = frozenset(f"backbone/{name}/batch_stats/{s}" for name in frozen for s in ("mean", "var"))
     out = jax.jit(lambda params: model.apply(params, X, train=True, frozen=names))(params)
     y = X.astype(np.float64)
@@ -86,7 +86,7 @@ def test_frozen_layers_keep_and_use_their_statistics(module, frozen):
 
 def test_one_statistic_freezes_its_layer():
     model = from_flax(Called())
-    params = leaf_values(model.init(KEY, X))
+    params = leaf_values(jax.eval_shape(model.init, KEY, X))
     one = model.apply(params, X, train=True, frozen={"backbone/first/batch_stats/var"})
     both = model.apply(params, X, train=True, frozen={f"backbone/first/batch_stats/{s}" for s in ("mean", "var")})
     np.testing.assert_array_equal(one.logits, both.logits)
@@ -100,7 +100,7 @@ def test_one_statistic_freezes_its_layer():
 def test_any_axis(axis, axes, average):
     x = np.random.default_rng(2).normal(1.0, 2.0, (3, 4, 5)).astype(np.float32)
     model = from_flax(nn.BatchNorm(average, axis=axis, momentum=0.8, epsilon=1e-3))
-    params = leaf_values(model.init(KEY, x))
+    params = leaf_values(jax.eval_shape(model.init, KEY, x))
     names = {name for name in leaf_names(params) if "batch_stats" in name}
     assert names == {"backbone/batch_stats/mean", "backbone/batch_stats/var"}
     for frozen in (set(), names):
@@ -112,7 +112,7 @@ def test_any_axis(axis, axes, average):
 
 def test_gradients_see_running_statistics_as_constants():
     model = from_flax(Constructed())
-    params = leaf_values(model.init(KEY, X))
+    params = leaf_values(jax.eval_shape(model.init, KEY, X))
     names = frozenset(name for name in leaf_names(params) if "batch_stats" in name)
     grad = jax.grad(lambda x: jnp.sum(model.apply(params, x, train=True, frozen=names).logits[:, 0]))(X)
     slope = 1.0
@@ -183,7 +183,7 @@ def test_frozen_layers_inside_a_scan():
             return layers(name="layers")(x, train)[0]
 
     model = from_flax(Scanned())
-    params = leaf_values(model.init(KEY, X))
+    params = leaf_values(jax.eval_shape(model.init, KEY, X))
     names = {name for name in leaf_names(params) if "batch_stats" in name}
     assert names == {"backbone/layers/norm/batch_stats/mean", "backbone/layers/norm/batch_stats/var"}
     for frozen in (set(), names):

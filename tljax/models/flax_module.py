@@ -21,6 +21,7 @@ from tljax.models.wrapping import (
     find_head,
     fits_as_head,
     is_split,
+    jit_init,
     origin,
     place,
 )
@@ -101,7 +102,7 @@ def wrap_linen(
         carried = _needed(module, variables, spec)
         return _to_tree({collection: variables[collection] for collection in carried}, layout)
 
-    jitted = jax.jit(initial, static_argnums=1)
+    jitted = jit_init(initial)
 
     def init(key: Key, x: Any) -> Params:
         return jitted(key, _spec(x))
@@ -158,10 +159,11 @@ def _apply(
 
 
 def _owners(frozen: frozenset[str], params: Params, layout: Layout) -> set[Path]:
-    """The modules that own the statistics called `frozen`."""
+    """The modules that own the normalisation statistics called `frozen`; what else is frozen just keeps its value."""
     names = {"/".join(path): path for path in flatten_dict(params)}
     check_frozen(frozen, names)
-    return {origin(names[name], layout)[1][:-1] for name in frozen}
+    origins = [origin(names[name], layout) for name in frozen]
+    return {path[:-1] for collection, path in origins if collection == STATE_KEY}
 
 
 def _captured(sown: Any) -> Any:

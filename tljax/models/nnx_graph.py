@@ -79,7 +79,8 @@ def run(graph: Graph, params: Params, x: Any, train: bool, key: Key | None, froz
     check_frozen(frozen, graph.places)
     module = _merge(graph, named_leaves(params), key)
     (module.train if train else module.eval)()
-    still = {_strings(graph.places[name][:-1]) for name in frozen}
+    norms = {path for path, v in graph.variables.items() if _collection(v) == STATE_KEY}
+    still = {_strings(graph.places[name][:-1]) for name in frozen if graph.places[name] in norms}
     _infer(module, still)
     before = _counts(module)
 

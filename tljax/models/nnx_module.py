@@ -3,9 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-import jax
-
-from tljax.models.wrapping import ModelError
+from tljax.models.wrapping import ModelError, jit_init
 from tljax.types import Key, Model, Output, Params
 
 
@@ -59,7 +57,7 @@ def from_nnx(
             known.append(nnx_graph.look(module, head, x))
         return known[0]
 
-    jitted = jax.jit(lambda key: nnx_graph.made(known[0], module, key))
+    jitted = jit_init(lambda key, _: nnx_graph.made(known[0], module, key))
 
     def init(key: Key, x: Any) -> Params:
         if nnx_graph.is_module(module):  # not jitted: a module may have changed since the last call
