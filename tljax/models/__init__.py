@@ -1,5 +1,7 @@
 """Models as pure functions: those of the catalogue, and anybody's Flax modules."""
 
+from tljax.models.bert import bert
+from tljax.models.bert_names import pooling
 from tljax.models.catalog import CATALOG, build
 from tljax.models.convnext import convnext
 from tljax.models.export import export
@@ -16,6 +18,6 @@ from tljax.models.wide_resnet import wide_resnet
 from tljax.models.wrapping import ModelError
 
 __all__ = [
-    "CATALOG", "ModelError", "Pretrained", "build", "convnext", "export", "from_flax", "from_nnx", "imagenet_resnet",
-    "lenet", "load_pretrained", "mlp", "mobilenet_v1", "resnet", "vit", "wide_resnet",
+    "CATALOG", "ModelError", "Pretrained", "bert", "build", "convnext", "export", "from_flax", "from_nnx",
+    "imagenet_resnet", "lenet", "load_pretrained", "mlp", "mobilenet_v1", "pooling", "resnet", "vit", "wide_resnet",
 ]  # fmt: skip
