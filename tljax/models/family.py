@@ -63,7 +63,6 @@ FAMILIES = {
     "convnext": "tljax.models.convnext",
     "lenet": "tljax.models.lenet",
     "bert": "tljax.models.bert",
-    "bert": "tljax.models.bert",
 }
 """Where the `FAMILY` of each stands."""
 
