@@ -110,13 +110,20 @@ def progress_bar(title: str, total: int, *, show: bool) -> Iterator[Tell]:
 def _rich_bar(title: str, total: int) -> Iterator[Tell]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
-    columns = (
-        TextColumn("{task.description:<24}", markup=False), BarColumn(bar_width=28), MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]:>10,.0f} ex/s"), TimeRemainingColumn(),
-        TextColumn("{task.fields[numbers]}", markup=False),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    def column(**options: Any) -> Column:
+        return Column(no_wrap=True, **options)
+
+    columns = (  # on a narrow terminal the bar shrinks first, then the title and the last number
+        TextColumn("{task.description}", markup=False, table_column=column(ratio=2)),
+        BarColumn(bar_width=None, table_column=column(ratio=2, min_width=6)),
+        MofNCompleteColumn(table_column=column(min_width=2 * len(str(total)) + 1)),
+        TextColumn("{task.fields[speed]:,.0f} ex/s", table_column=column(min_width=11)),
+        TimeRemainingColumn(compact=True, table_column=column(min_width=5)),
+        TextColumn("{task.fields[numbers]}", markup=False, table_column=column(ratio=5)),
+    )
+    with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
         task = bar.add_task(title, total=total, speed=0.0, numbers="")
 
         def tell(step: int, speed: float, numbers: Mapping[str, float]) -> None:
