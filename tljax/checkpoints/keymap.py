@@ -77,7 +77,10 @@ class Imported:
 
 @dataclasses.dataclass(frozen=True)
 class Keymap:
-    """The names and layouts of one convention for one model."""
+    """The names and layouts of one convention for one model.
+
+    Raises `KeymapError` for a rule whose layout takes other numbers of leaves.
+    """
 
     rules: tuple[Rule, ...]
     extras: tuple[Extra, ...] = ()
@@ -86,6 +89,15 @@ class Keymap:
     config: Mapping[str, Any] | None = None
     """What config.json says of the model under this convention. A value that is a function is called with the exported
     leaves: see `size`."""
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            found, wanted = (len(rule.ours), len(rule.theirs)), (rule.layout.ours, rule.layout.theirs)
+            if found != wanted:
+                raise KeymapError(
+                    f"the rule {rule.ours} -> {rule.theirs} has {found[0]} leaves of ours and {found[1]} of theirs; "
+                    f"the layout {rule.layout.name} takes {wanted[0]} and {wanted[1]}"
+                )
 
     def bind(self, names: Iterable[str]) -> "Binding":
         """The table of pairs for the leaves `names` of a model.

@@ -27,6 +27,10 @@ class Layout(NamedTuple):
     """From their arrays to ours."""
     save: Callable[[Arrays], list[np.ndarray]]
     """From our arrays to theirs."""
+    ours: int = 1
+    """How many arrays of ours it takes."""
+    theirs: int = 1
+    """How many of theirs."""
 
 
 def one(name: str, load: Callable[[np.ndarray], np.ndarray], save: Callable[[np.ndarray], np.ndarray]) -> Layout:
@@ -96,7 +100,7 @@ def joined(parts: int, axis: int = 0, inner: Layout | None = None) -> Layout:
             raise LayoutError(f"expected equal parts, found the shapes {[list(part.shape) for part in split]}")
         return [np.concatenate(split, axis)]
 
-    return Layout(f"joined({parts}, {inner.name})", load, save)
+    return Layout(f"joined({parts}, {inner.name})", load, save, ours=parts)
 
 
 def flattened(channels: int) -> Layout:
