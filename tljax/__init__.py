@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "types": ("Batch", "Model", "Output", "TljaxError"),
     "tree": ("GraftReport", "Selector", "graft", "merge", "select", "split"),
-    "checkpoints": ("load_weights", "save_weights"),
+    "checkpoints": ("load_weights", "read_weights", "save_weights"),
     "models": ("export", "from_flax", "from_nnx", "load_pretrained"),
     "plans": ("Plan", "freeze", "linear_probe", "plan", "rate", "unfreeze"),
     "objectives": (

@@ -88,6 +88,7 @@ def _add_method(group: Any) -> None:
     add("--seed", type=int, metavar="N", help="the first seed (default: 0)")
     add("--steps", type=int, metavar="N", help="training steps of every method on the target (default: 100)")
     add("--pretrain-steps", type=int, metavar="N", help="training steps on the source (default: 400)")
+    add("--augment", action=argparse.BooleanOptionalAction, help="shift images while pretraining (default: yes)")
     add("--batch-size", type=int, metavar="N", help="examples per step (default: 32)")
     add(
         "--learning-rates",

@@ -1,6 +1,7 @@
 """Data sets: arrays that have been checked, readers, splits, and the order in which examples come."""
 
 from tljax.data.arrays import Dataset, require_every_class
+from tljax.data.augment import Augment, chain, random_crop, random_flip
 from tljax.data.builtin import BUILT_IN
 from tljax.data.classes import class_indices
 from tljax.data.error import DataError
@@ -11,18 +12,22 @@ from tljax.data.splits import k_shot, stratified_split
 
 __all__ = [
     "BUILT_IN",
+    "Augment",
     "DataError",
     "Dataset",
     "Source",
     "Standardiser",
     "batch_indices",
     "batch_positions",
+    "chain",
     "class_indices",
     "fit_standardiser",
     "fold_seed",
     "k_shot",
     "load",
     "match_images",
+    "random_crop",
+    "random_flip",
     "require_every_class",
     "resize_images",
     "shuffled_index",

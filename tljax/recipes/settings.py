@@ -38,6 +38,8 @@ class Settings:
     seed: int = 0
     steps: int = 100
     pretrain_steps: int = 400
+    augment: bool = True
+    """Whether images are shifted by a few pixels while pretraining."""
     batch_size: int = 32
     learning_rates: tuple[float, ...] = (3e-3, 1e-2)
     run_dir: str | None = None

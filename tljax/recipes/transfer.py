@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from tljax.checkpoints.run import write_atomically
+from tljax.data import Augment, random_crop
 from tljax.evaluation import evaluate, knn_predict, predict
 from tljax.evaluation.report import render_text, write_report
 from tljax.models import build
@@ -94,12 +95,18 @@ def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool
         steps=settings.pretrain_steps,
         batch_size=settings.batch_size,
         monitor="nll",
+        augment=_shifts(source.train.x.shape[1:]) if settings.augment else None,
         run_dir=folder,
         keep=1,
         progress="pretrain on the source" if show else False,
     )
     test = evaluate(model, result.params, source.test)
     return {"params": result.params, "best_step": int(result.best_step), "test": dict(test)}
+
+
+def _shifts(shape: tuple[int, ...]) -> Augment | None:
+    """Shifts by an eighth of an image; None where inputs are no images."""
+    return random_crop(max(1, min(shape[:2]) // 8)) if len(shape) == 3 else None
 
 
 def _starts(

@@ -1,0 +1,42 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax.data import DataError, chain, random_crop, random_flip
+from tljax.types import Batch
+
+
+def image() -> jnp.ndarray:
+    return jnp.arange(1.0, 17.0).reshape(4, 4, 1)
+
+
+def test_random_crop_makes_every_shift_and_no_other_image() -> None:
+    batch = Batch(jnp.stack([image()] * 400))
+    found = {tuple(x.ravel()) for x in np.asarray(jax.jit(random_crop(1))(jax.random.key(0), batch).x)}
+    padded = np.pad(np.asarray(image()), ((1, 1), (1, 1), (0, 0)), mode="edge")
+    shifts = {tuple(padded[i : i + 4, j : j + 4].ravel()) for i in range(3) for j in range(3)}
+    assert found == shifts
+
+
+def test_random_flip_mirrors_half() -> None:
+    x = np.asarray(random_flip()(jax.random.key(1), Batch(jnp.stack([image()] * 400))).x)
+    mirrored = (x == np.asarray(image())[:, ::-1]).all((1, 2, 3))
+    assert (mirrored | (x == np.asarray(image())).all((1, 2, 3))).all()
+    assert 150 < mirrored.sum() < 250
+
+
+def test_the_key_decides_and_labels_stay() -> None:
+    batch = Batch(jnp.stack([image()] * 8), jnp.arange(8))
+    augment = chain(random_crop(1), random_flip())
+    a, b, c = (augment(jax.random.key(k), batch) for k in (0, 0, 1))
+    np.testing.assert_array_equal(a.x, b.x)
+    assert (np.asarray(a.x) != np.asarray(c.x)).any()
+    np.testing.assert_array_equal(a.y, batch.y)
+
+
+def test_what_is_no_image_is_refused() -> None:
+    with pytest.raises(DataError, match=r"only images \[B, H, W, C\].*found \[2, 3\]"):
+        random_flip()(jax.random.key(0), Batch(jnp.ones((2, 3))))
+    with pytest.raises(DataError, match="1 pixel or more; found 0"):
+        random_crop(0)
