@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tljax.checkpoints.convention import match_convention
-from tljax.checkpoints.keymap import Extra, Keymap, KeymapError, Rule, fill, match, size
+from tljax.checkpoints.keymap import Extra, Keymap, KeymapError, Rule, size
 from tljax.checkpoints.layers import batch_norm, conv, counters, dense, embedding, fused_dense, leaf, norm
 from tljax.checkpoints.layouts import expanded, joined
+from tljax.checkpoints.pattern import fill, match
 from tljax.tree import from_named
 
 BLOCK = "backbone/block_{b:02}"
