@@ -10,6 +10,7 @@ from typing import Any
 from tljax.checkpoints import CheckpointError, save_weights
 from tljax.checkpoints.atomic import atomic_folder
 from tljax.checkpoints.keymap import Keymap, KeymapError
+from tljax.tree import named_leaves
 from tljax.types import Model, Params
 
 FORMATS = ("huggingface", "safetensors", "torch")
@@ -34,7 +35,8 @@ def export(
       params: its parameters, adapters merged.
       path: the folder for "huggingface", else the file.
       format: "huggingface" writes model.safetensors and config.json; "safetensors" and "torch" one file.
-      convention: which keymap; by default the only one, or for "huggingface" the first with a configuration.
+      convention: which keymap; by default the only one, or for "huggingface" the first that transformers reads. One
+        without a head, such as "transformers-base", leaves the head out.
       config: further entries of config.json, as ``Pretrained.config``; what the keymap says of the architecture goes
         before them, and names of labels stay only if their number is the head's.
       overwrite: replace the folder with all that is in it; by default it must not exist, or be empty.
@@ -43,41 +45,70 @@ def export(
     Raises:
       KeymapError: the model has no such keymap, or a leaf without a rule.
       CheckpointError: the file cannot be written.
+
+    >>> import tempfile, jax
+    >>> from tljax.checkpoints import read_weights
+    >>> from tljax.models import resnet
+    >>> model = resnet(8, num_classes=3, width=2)
+    >>> params = model.init(jax.random.key(0), jax.numpy.ones((1, 8, 8, 3)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export(model, params, f"{folder}/resnet.safetensors", format="safetensors")
+    ...     read_weights(f"{folder}/resnet.safetensors").leaves["linear.weight"].shape
+    (3, 8)
     """
     if format not in FORMATS:
         raise CheckpointError(f"format={format!r}; expected one of {', '.join(FORMATS)}")
-    name = convention or _default(model, format)
+    leaves = named_leaves(params)
+    name = convention or _default(model, leaves, format)
     if name not in model.keymaps:
-        raise KeymapError(f"convention={name!r}; {model.name} has {', '.join(map(repr, model.keymaps)) or 'none'}")
+        raise KeymapError(f"convention={name!r}; {model.name} has {_names(model)}")
     keymap = model.keymaps[name]
-    flat = keymap.export(params)
+    if _is_headless(keymap, leaves):
+        leaves = {leaf: value for leaf, value in leaves.items() if not leaf.startswith("head/")}
+    flat = keymap.bind(leaves).export(leaves)
     target = pathlib.Path(path)
     if format == "huggingface":
-        _write_folder(target, flat, _config(keymap, flat, config or {}, model.name), overwrite, max_shard_size)
+        _write_folder(target, flat, _config(keymap, flat, config or {}, name), overwrite, max_shard_size)
         return
     separator = "/" if any("/" in leaf for leaf in flat) else "."
-    sharded = {"max_shard_size": max_shard_size} if max_shard_size is not None else {}
-    save_weights(flat, target, format=format, separator=separator, **sharded)
+    save_weights(flat, target, format=format, separator=separator, max_shard_size=max_shard_size)
 
 
-def _default(model: Model, format: str) -> str:
-    names = list(model.keymaps)
-    if format == "huggingface":
-        names = [name for name, keymap in model.keymaps.items() if "model_type" in (keymap.config or {})][:1]
-        if not names:
-            raise KeymapError(
-                f"no keymap of {model.name} says what transformers calls it in config.json; write format='safetensors' "
-                f"or 'torch', with convention= {', '.join(map(repr, model.keymaps)) or 'none: it has no keymaps'}"
-            )
-    if len(names) != 1:
-        raise KeymapError(f"{model.name} has the keymaps {', '.join(map(repr, names)) or 'none'}; write convention=")
-    return names[0]
+def _default(model: Model, leaves: Mapping[str, Any], format: str) -> str:
+    """The convention to take when none is named."""
+    if format != "huggingface":
+        if len(model.keymaps) == 1:
+            return next(iter(model.keymaps))
+        raise KeymapError(f"{model.name} has the keymaps {_names(model)}; choose with convention=")
+    known = [name for name, keymap in model.keymaps.items() if "model_type" in (keymap.config or {})]
+    whole = [name for name in known if not _is_headless(model.keymaps[name], leaves)]
+    if whole:
+        return whole[0]
+    if known:
+        raise KeymapError(
+            f"transformers has no place for the head of this {model.name}; "
+            f"write convention={known[0]!r} to leave it out"
+        )
+    raise KeymapError(
+        f"transformers has no {model.name} like this: none of its keymaps says what stands in config.json; write "
+        f"format='safetensors' or 'torch', with convention= one of {_names(model)}"
+    )
 
 
-def _config(keymap: Keymap, flat: Mapping[str, Any], given: Mapping[str, Any], model: str) -> dict[str, Any]:
+def _is_headless(keymap: Keymap, leaves: Mapping[str, Any]) -> bool:
+    """Whether the keymap knows everything but the head."""
+    head = {name for name in leaves if name.startswith("head/")}
+    return bool(head) and set(keymap.bind(leaves).unmapped) == head
+
+
+def _names(model: Model) -> str:
+    return ", ".join(map(repr, model.keymaps)) or "none"
+
+
+def _config(keymap: Keymap, flat: Mapping[str, Any], given: Mapping[str, Any], name: str) -> dict[str, Any]:
     own = {name: value(flat) if callable(value) else value for name, value in (keymap.config or {}).items()}
     if not own:
-        raise KeymapError(f"this keymap of {model} has no config, so config.json cannot be written")
+        raise KeymapError(f"convention={name!r} says nothing for config.json; write format='safetensors' or 'torch'")
     config = {**given, **own}
     for key in {"dtype", "torch_dtype"} & set(given):
         config[key] = _float_dtype(flat)
