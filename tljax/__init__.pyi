@@ -10,6 +10,7 @@ from tljax import recipes as recipes
 from tljax import training as training
 from tljax import tree as tree
 from tljax.checkpoints import load_weights as load_weights
+from tljax.checkpoints import read_weights as read_weights
 from tljax.checkpoints import save_weights as save_weights
 from tljax.data import Dataset as Dataset
 from tljax.evaluation import evaluate as evaluate

@@ -47,7 +47,7 @@ def test_the_folder_follows_what_decides_the_result() -> None:
         ({"shots": [0]}, "'shots' is (0,)"),
         ({"learning_rates": []}, "'learning_rates' is ()"),
         ({"learning_rates": [-1.0]}, "'learning_rates' is (-1.0,)"),
-        ({"model": "resnet21"}, "did you mean 'resnet20'"),
+        ({"model": "resnet21"}, "'resnet20'"),
         ({"method": "ful"}, "one of full, linear-probe, lp-ft; did you mean 'full'"),
         ({"seed": -1}, "'seed' is -1"),
         ({"image_size": 0}, "'image_size' is 0"),

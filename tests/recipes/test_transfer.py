@@ -72,7 +72,7 @@ def test_the_folder_holds_everything(outcome) -> None:
         assert (folder / name).stat().st_size > 0, name
     assert json.loads((folder / "results.json").read_text()) == outcome.results
     assert list((folder / "pictures").iterdir())
-    assert "http" not in (folder / "report.html").read_text().replace("http://www.w3.org", "")
+    assert "://" not in (folder / "report.html").read_text().replace("http://www.w3.org", "")
     assert str(outcome.folder / "report.html") in str(outcome)
 
 
