@@ -15,11 +15,12 @@ class Classifier(nn.Module):
 
     backbone: nn.Module
     num_classes: int
+    head: Callable[..., nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Output:
         features = self.backbone(x, train)
-        return Output(nn.Dense(self.num_classes, name="head")(features), features)
+        return Output(self.head(self.num_classes, name="head")(features), features)
 
 
 class PatchConv(nn.Module):
@@ -52,15 +53,18 @@ def classifier(
     groups: tuple[str, ...],
     name: str,
     keymaps: Mapping[str, Any] | None = None,
+    head: Callable[..., nn.Module] = nn.Dense,
 ) -> Model:
     """The model with this backbone; `groups` are those of the backbone, and the head follows.
+
+    `head` makes the module of the head of the number of classes and its name.
 
     Raises `ModelError` unless `num_classes` is a whole number above 0.
     """
     if not isinstance(num_classes, int) or num_classes < 1:
         raise ModelError(f"{name}: num_classes={num_classes!r}; expected a whole number, 1 or more")
     model = wrap_linen(
-        Classifier(backbone, num_classes),
+        Classifier(backbone, num_classes, head),
         lambda spec: Layout(("head",), split=True),
         groups=(*(f"backbone/{group}/**" for group in groups), "head/**"),
         name=name,
@@ -102,6 +106,7 @@ _ACTIVATIONS = {
     "leaky_relu": nn.leaky_relu,
     "leaky_relu_0.1": lambda x: nn.leaky_relu(x, negative_slope=0.1),
     "gelu": lambda x: nn.gelu(x, approximate=False),
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "silu": nn.silu,
     "tanh": nn.tanh,
 }

@@ -63,6 +63,9 @@ FAMILIES = {
     "convnext": "tljax.models.convnext",
     "lenet": "tljax.models.lenet",
     "bert": "tljax.models.bert",
+    "vit": "tljax.models.vit",
+    "vit_timm": "tljax.models.vit_timm",
+    "vit_flax": "tljax.models.vit_flax",
 }
 """Where the `FAMILY` of each stands."""
 

@@ -1,4 +1,4 @@
-"""The vision transformer."""
+"""The vision transformer, and its relatives: DeiT, DINOv2 and the image tower of CLIP."""
 
 import re
 
@@ -6,12 +6,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tljax.models.classifier import PatchConv, as_images, classifier
+from tljax.models.classifier import PatchConv, activation, as_images, classifier
+from tljax.models.family import Family
+from tljax.models.vit_files import from_transformers, in_transformers, square_position_grid
+from tljax.models.vit_names import keymaps
+from tljax.models.vit_sizes import Sizes, variant_sizes
 from tljax.models.wrapping import ModelError
+from tljax.tree import input_channels
 from tljax.types import Array, Model
-
-_VARIANTS = {"ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 12, 12)}
-_EPSILON = 1e-6
 
 
 def vit(
@@ -23,107 +25,171 @@ def vit(
     depth: int | None = None,
     heads: int | None = None,
     mlp_ratio: int = 4,
+    hidden: int | None = None,
     pool: str = "cls",
     dropout: float = 0.0,
+    act: str = "gelu",
+    epsilon: float = 1e-6,
+    qkv_bias: bool = True,
+    distillation: bool = False,
+    registers: int = 0,
+    mask_token: bool = False,
+    layer_scale: float | None = None,
+    pre_norm: bool = False,
+    pre_logits: bool = False,
+    projection: int | None = None,
 ) -> Model:
     """A vision transformer with pre-normalisation and learned position embeddings.
 
     Args:
-      variant: "ti" (width 192, 12 blocks, 3 heads), "s" (384, 12, 6) or "b" (768, 12, 12); "s16" sets the patch too.
+      variant: "ti" (width 192, 12 blocks, 3 heads), "s" (384, 12, 6), "b" (768, 12, 12), "l" (1024, 24, 16) or "h"
+        (1280, 32, 16); "s16" sets the patch too.
       num_classes: outputs of the head.
       patch: side of a patch in pixels; it must divide both sides of the images.
       width, depth, heads: instead of the variant's, as in ``vit("ti", depth=4)``.
-      mlp_ratio: hidden width of a block's MLP over `width`.
-      pool: "cls" takes the features from a class token, "mean" averages the patches and has no class token.
+      mlp_ratio: hidden width of a block's MLP over `width`; `hidden` is that width itself.
+      pool: what the features are. "cls" takes them from a class token, "mean" averages the patches and has no class
+        token, "cls+mean" joins both, "cls+distillation" joins the tokens and has two heads, whose logits are averaged;
+        "mean_before_norm" averages the patches before the last norm, as CLIP's classifier in transformers does.
       dropout: rate after the embedding and after each branch.
+      act: the activation of the MLP, such as "gelu" or "quick_gelu".
+      epsilon: of LayerNorm; transformers has 1e-12 for ViT and DeiT, and CLIP has 1e-5.
+      qkv_bias: whether query, key and value have biases.
+      distillation: a second token, after the class token (DeiT).
+      registers: tokens without a position between the class token and the patches (DINOv2).
+      mask_token: keep the token that replaces masked patches in DINOv2's pre-training. It is not used here.
+      layer_scale: start of a factor for each channel at the end of each branch; None for no factors (DINOv2 has 1.0).
+      pre_norm: a LayerNorm before the first block, and no bias in the patch embedding (CLIP).
+      pre_logits: a dense layer with tanh on the features, of the same width.
+      projection: a linear map without bias on the features, of this width (CLIP).
 
-    Images `[B, H, W, C]` or grey `[B, H, W]`; their size comes from `x`, the features are `[B, width]`. The position
-    embedding is `[1, S, width]` with S = patches + 1 for the class token, which comes first.
+    Images `[B, H, W, C]` or grey `[B, H, W]`; their size comes from `x`, the features are `[B, width]`, twice as wide
+    where two are joined. The position embedding is `[1, S, width]` with S = patches + 1 for the class token, which
+    comes first, + 1 for the distillation token.
 
     Raises `ModelError` for a variant or a pool that is none, heads that do not divide the width, and in `init` and
     `apply` for images that the patch does not divide.
 
-    Reference: Dosovitskiy et al. 2021, An image is worth 16x16 words, arXiv:2010.11929; "ti" and "s" are from
-    Touvron et al. 2021, arXiv:2012.12877.
+    Reference: Dosovitskiy et al. 2021, An image is worth 16x16 words, arXiv:2010.11929; "ti", "s" and the distillation
+    token are from Touvron et al. 2021, arXiv:2012.12877; Oquab et al. 2023, DINOv2, arXiv:2304.07193; Darcet et al.
+    2023, Vision transformers need registers, arXiv:2309.16588; Radford et al. 2021, CLIP, arXiv:2103.00020.
 
     >>> from tljax.tree import count
     >>> images = jnp.ones((1, 224, 224, 3))
     >>> count(jax.eval_shape(vit("ti16", num_classes=1000).init, jax.random.key(0), images))
     5717416
     """
-    found = re.fullmatch(r"([a-z]+)(\d*)", variant)
-    if not found or found[1] not in _VARIANTS:
-        raise ModelError(f"vit: variant={variant!r}; expected {', '.join(_VARIANTS)}, or with the patch, as 's16'")
-    patch = int(found[2] or patch)
-    sizes = zip((width, depth, heads), _VARIANTS[found[1]])
-    width, depth, heads = (default if given is None else given for given, default in sizes)
-    if width % heads:
-        raise ModelError(f"vit: width={width} is not a multiple of heads={heads}")
-    if pool not in ("cls", "mean"):
-        raise ModelError(f"vit: pool={pool!r}; expected 'cls' or 'mean'")
-    groups = ("embed", *(f"block_{i:02d}" for i in range(depth)), "norm")
-    backbone = _ViT(patch, width, depth, heads, mlp_ratio * width, pool, dropout)
-    return classifier(backbone, num_classes, groups=groups, name=f"vit-{found[1]}{patch}")
+    given = {"width": width, "depth": depth, "heads": heads}
+    core = variant_sizes(variant, patch) | {name: value for name, value in given.items() if value is not None}
+    sizes = Sizes(
+        **core,
+        hidden=mlp_ratio * core["width"] if hidden is None else hidden,
+        pool=pool, dropout=dropout, act=act, epsilon=epsilon, qkv_bias=qkv_bias, distillation=distillation,
+        registers=registers, mask_token=mask_token, layer_scale=layer_scale, pre_norm=pre_norm, pre_logits=pre_logits,
+        projection=projection,
+    )  # fmt: skip
+    ends = ("pre_logits",) * pre_logits + ("projection",) * (projection is not None)
+    return classifier(
+        ViT(sizes),
+        num_classes,
+        groups=("embed", *(f"block_{i:02d}" for i in range(sizes.depth)), "norm", *ends),
+        name=f"vit-{re.match('[a-z]+', variant)[0]}{sizes.patch}",  # type: ignore[index]
+        keymaps=keymaps(sizes, num_classes),
+        head=_TwoHeads if pool == "cls+distillation" else nn.Dense,
+    )
 
 
-class _ViT(nn.Module):
-    patch: int
-    width: int
-    depth: int
-    heads: int
-    hidden: int
-    pool: str
-    dropout: float
+class ViT(nn.Module):
+    """The backbone."""
+
+    sizes: Sizes
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        x = _Embed(self.patch, self.width, self.pool == "cls", self.dropout, name="embed")(x, train)
-        for i in range(self.depth):
-            x = Block(self.heads, self.hidden, self.dropout, name=f"block_{i:02d}")(x, train)
-        x = nn.LayerNorm(_EPSILON, name="norm")(x)
-        return x[:, 0] if self.pool == "cls" else jnp.mean(x, axis=1)
+        s = self.sizes
+        x = _Embed(s, name="embed")(x, train)
+        for i in range(s.depth):
+            x = Block(s.heads, s.hidden, s.dropout, s.act, s.epsilon, s.qkv_bias, s.layer_scale, name=f"block_{i:02d}")(
+                x, train
+            )
+        normed = _norm(s.epsilon, "norm")(x)
+        y = self._pooled(x if s.pool == "mean_before_norm" else normed)
+        if s.pre_logits:
+            y = jnp.tanh(nn.Dense(y.shape[-1], name="pre_logits")(y))
+        return y if s.projection is None else nn.Dense(s.projection, use_bias=False, name="projection")(y)
+
+    def _pooled(self, x: Array) -> Array:
+        pool, first = self.sizes.pool, self.sizes.positions + self.sizes.registers
+        if pool == "cls":
+            return x[:, 0]
+        if pool == "cls+distillation":
+            return jnp.concatenate([x[:, 0], x[:, 1]], axis=1)
+        mean = jnp.mean(x[:, first:], axis=1)
+        return jnp.concatenate([x[:, 0], mean], axis=1) if pool == "cls+mean" else mean
 
 
 class _Embed(nn.Module):
-    patch: int
-    width: int
-    class_token: bool
-    dropout: float
+    sizes: Sizes
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
+        s = self.sizes
         x = as_images(x, "vit")
-        if x.shape[1] % self.patch or x.shape[2] % self.patch:
+        if x.shape[1] % s.patch or x.shape[2] % s.patch:
             raise ModelError(
-                f"vit: patches of {self.patch} do not divide images of {x.shape[1]}x{x.shape[2]}; "
+                f"vit: patches of {s.patch} do not divide images of {x.shape[1]}x{x.shape[2]}; "
                 "choose patch= to divide both, or resize the images"
             )
-        x = PatchConv(self.width, self.patch, name="patch")(x).reshape(x.shape[0], -1, self.width)
-        if self.class_token:
-            token = self.param("cls", nn.initializers.zeros, (1, 1, self.width))
-            x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.width)), x], axis=1)
+        x = PatchConv(s.width, s.patch, use_bias=not s.pre_norm, name="patch")(x).reshape(x.shape[0], -1, s.width)
+        if s.distillation:
+            x = self._prepended("distillation", 1, x)
+        if s.pool != "mean":
+            x = self._prepended("cls", 1, x)
         x += self.param("position", nn.initializers.normal(0.02), (1, *x.shape[1:]))
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
+        if s.registers:
+            n = s.positions
+            x = jnp.concatenate([x[:, :n], self._prepended("registers", s.registers, x[:, n:])], axis=1)
+        if s.mask_token:
+            self.param("mask", nn.initializers.zeros, (1, 1, s.width))
+        if s.pre_norm:
+            x = _norm(s.epsilon, "norm")(x)
+        return nn.Dropout(s.dropout, deterministic=not train)(x)
+
+    def _prepended(self, name: str, count: int, x: Array) -> Array:
+        token = self.param(name, nn.initializers.zeros, (1, count, x.shape[-1]))
+        return jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], count, x.shape[-1])), x], axis=1)
 
 
 class Block(nn.Module):
-    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``, for `x` `[B, S, D]`."""
+    """``x + s₁ attention(norm(x))``, then ``x + s₂ mlp(norm(x))``, for `x` `[B, S, D]`; s is 1 without layer scale."""
 
     heads: int
     hidden: int
     dropout: float = 0.0
+    act: str = "gelu"
+    epsilon: float = 1e-6
+    qkv_bias: bool = True
+    layer_scale: float | None = None
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        x += drop(Attention(self.heads, name="attention")(nn.LayerNorm(_EPSILON, name="norm_1")(x)))
-        return x + drop(_MLP(self.hidden, name="mlp")(nn.LayerNorm(_EPSILON, name="norm_2")(x)))
+        y = Attention(self.heads, self.qkv_bias, name="attention")(_norm(self.epsilon, "norm_1")(x))
+        x += drop(self._scaled(y, "scale_1"))
+        y = _MLP(self.hidden, self.act, name="mlp")(_norm(self.epsilon, "norm_2")(x))
+        return x + drop(self._scaled(y, "scale_2"))
+
+    def _scaled(self, y: Array, name: str) -> Array:
+        if self.layer_scale is None:
+            return y
+        return y * self.param(name, nn.initializers.constant(self.layer_scale), (y.shape[-1],))[None, None]
 
 
 class Attention(nn.Module):
     """Self-attention ``softmax(q kᵀ / √d) v`` over `x` `[B, S, D]`, as matmuls on `[B, heads, S, d]`, d = D / heads."""
 
     heads: int
+    qkv_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -131,7 +197,8 @@ class Attention(nn.Module):
         rows = x.reshape(-1, D)
 
         def heads(name: str) -> Array:
-            return nn.Dense(D, name=name)(rows).reshape(B, S, self.heads, -1).transpose(0, 2, 1, 3)
+            y = nn.Dense(D, use_bias=self.qkv_bias, name=name)(rows)
+            return y.reshape(B, S, self.heads, -1).transpose(0, 2, 1, 3)
 
         q, k, v = heads("query"), heads("key"), heads("value")
         weights = jax.nn.softmax(q @ k.swapaxes(2, 3) * (D // self.heads) ** -0.5)
@@ -141,8 +208,38 @@ class Attention(nn.Module):
 
 class _MLP(nn.Module):
     hidden: int
+    act: str
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        rows = nn.gelu(nn.Dense(self.hidden, name="dense_1")(x.reshape(-1, x.shape[-1])), approximate=False)
+        rows = activation(self.act)(nn.Dense(self.hidden, name="dense_1")(x.reshape(-1, x.shape[-1])))
         return nn.Dense(x.shape[-1], name="dense_2")(rows).reshape(x.shape)
+
+
+class _TwoHeads(nn.Module):
+    """The mean of two linear heads: of the class token, and of the distillation token."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        token, distilled = jnp.split(features, 2, axis=1)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (token.shape[-1], self.num_classes))
+        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
+        return (token @ kernel + bias[None] + nn.Dense(self.num_classes, name="distillation")(distilled)) / 2
+
+
+def _norm(epsilon: float, name: str) -> nn.LayerNorm:
+    # Pretrained transformers have channels a hundred times larger than the rest: E[x²] - E[x]² would lose digits.
+    return nn.LayerNorm(epsilon, use_fast_variance=False, name=name)
+
+
+RESIZE = {"backbone/embed/patch/kernel": input_channels()}
+
+FAMILY = Family(
+    name="vit",
+    build=vit,
+    from_config=from_transformers,
+    recognise=in_transformers,
+    resize=RESIZE | {"backbone/embed/position": square_position_grid("huggingface")},
+)

@@ -1,0 +1,296 @@
+"""Vision transformers in the files of transformers, timm and DINOv2's authors."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tljax.checkpoints.keymap import Extra, Keymap, KeymapError, Rule, size
+from tljax.checkpoints.layers import conv, dense, fused_dense, leaf, norm
+from tljax.checkpoints.layouts import expanded
+from tljax.models.family import label_config
+from tljax.models.vit_flax_names import flax_keymaps
+from tljax.models.vit_sizes import Sizes
+
+_EMBED, _BLOCK = "backbone/embed", "backbone/block_{b:02}"
+
+
+class _Names(NamedTuple):
+    """The parts of a block in a file."""
+
+    block: str
+    attention: tuple[str, str, str, str]
+    """Query, key, value and out; the first three equal where they are fused."""
+    norms: str
+    """With ``{n}`` from 1."""
+    mlp: tuple[str, str]
+    scales: str = ""
+
+
+_SPLIT = tuple(f"attention.attention.{part}" for part in ("query", "key", "value"))
+_PROJECTED = tuple(f"attention.{part}_proj" for part in "qkvo")
+_FILES = {
+    "vit": _Names(
+        "encoder.layer.{b}",
+        (*_SPLIT, "attention.output.dense"),
+        "layernorm_{n}",
+        ("intermediate.dense", "output.dense"),
+    ),
+    "vit5": _Names("layers.{b}", _PROJECTED, "layernorm_{n}", ("mlp.fc1", "mlp.fc2")),
+    "dinov2": _Names(
+        "encoder.layer.{b}",
+        (*_SPLIT, "attention.output.dense"),
+        "norm{n}",
+        ("mlp.fc1", "mlp.fc2"),
+        "layer_scale{n}.lambda1",
+    ),
+    "dinov2_5": _Names(
+        "encoder.layer.{b}", _PROJECTED, "norm{n}", ("mlp.fc1", "mlp.fc2"), "layer_scale{n}.lambda1"
+    ),
+    "clip": _Names(
+        "encoder.layers.{b}",
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"),
+        "layer_norm{n}",
+        ("mlp.fc1", "mlp.fc2"),
+    ),
+    "timm": _Names("blocks.{b}", ("attn.qkv",) * 3 + ("attn.proj",), "norm{n}", ("mlp.fc1", "mlp.fc2"), "ls{n}.gamma"),
+}  # fmt: skip
+
+
+def keymaps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
+    """Those that can hold this model: transformers as ViT, DeiT, DINOv2 or CLIP, and the others' files."""
+    maps: dict[str, Keymap] = {}
+    kind = transformers_kind(sizes)
+    if kind == "clip_vision_model":
+        maps |= _clip_maps(sizes, num_classes)
+    elif kind is not None:
+        maps |= _transformers_maps(kind, sizes, num_classes)
+    if sizes.pool != "mean" and not sizes.registers and not sizes.mask_token and not sizes.projection:
+        maps["timm"] = Keymap(_timm(sizes), config=_timm_config(sizes, num_classes))
+    if sizes.layer_scale is not None and sizes.pool != "mean":
+        maps["facebook"] = Keymap(_facebook())
+    if sizes.pool in ("cls", "mean") and transformers_kind(sizes, any_pool=True) == "vit" and sizes.qkv_bias:
+        maps |= flax_keymaps(sizes.heads)
+    return maps
+
+
+def transformers_kind(sizes: Sizes, any_pool: bool = False) -> str | None:
+    """The `model_type` of this model in transformers, or None when it has none."""
+    scaled, special = sizes.layer_scale is not None, sizes.distillation or sizes.pre_logits
+    if sizes.pre_norm:
+        right = not scaled and not special and not sizes.registers and sizes.pool in ("cls", "mean_before_norm")
+        return "clip_vision_model" if right and sizes.qkv_bias and not sizes.mask_token else None
+    if sizes.projection or (sizes.mask_token and not scaled):
+        return None
+    if scaled:
+        whole = sizes.hidden % sizes.width == 0 and sizes.pool in ("cls", "cls+mean") and not special
+        return None if not whole else "dinov2_with_registers" if sizes.registers else "dinov2"
+    if sizes.registers:
+        return None
+    if sizes.distillation:
+        return "deit" if sizes.pool in ("cls", "cls+distillation") else None
+    return "vit" if any_pool or sizes.pool == "cls" else None
+
+
+def _block(names: _Names) -> tuple[Rule, ...]:
+    theirs = names.block
+    *parts, out = (f"{theirs}.{part}" for part in names.attention)
+    ours = tuple(f"{_BLOCK}/attention/{part}" for part in ("query", "key", "value"))
+    pairs = tuple(rule for pair in zip(ours, parts) for rule in dense(*pair))
+    rules = fused_dense(ours, parts[0]) if parts[0] == parts[1] else pairs
+    first, second = ("before", "after") if "layernorm_" in names.norms else ("1", "2")
+    rules += (
+        *dense(f"{_BLOCK}/attention/out", out),
+        *norm(f"{_BLOCK}/norm_1", f"{theirs}." + names.norms.replace("{n}", first)),
+        *norm(f"{_BLOCK}/norm_2", f"{theirs}." + names.norms.replace("{n}", second)),
+        *dense(f"{_BLOCK}/mlp/dense_1", f"{theirs}.{names.mlp[0]}"),
+        *dense(f"{_BLOCK}/mlp/dense_2", f"{theirs}.{names.mlp[1]}"),
+    )
+    return rules + (leaf(_BLOCK + "/scale_{n}", f"{theirs}.{names.scales}") if names.scales else ())
+
+
+def _under(prefix: str, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    return tuple(rule._replace(theirs=tuple(prefix + name for name in rule.theirs)) for rule in rules)
+
+
+def _transformers_maps(kind: str, sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
+    """Of ViT, DeiT and DINOv2: as files have them, and as a model of transformers 5 has them in memory."""
+    file, memory = ("dinov2", "dinov2_5") if kind.startswith("dinov2") else ("vit", "vit5")
+    classifier, base = {
+        "vit": ("ViTForImageClassification", "ViTModel"),
+        "deit": ("DeiTForImageClassification", "DeiTModel"),
+        "dinov2": ("Dinov2ForImageClassification", "Dinov2Model"),
+        "dinov2_with_registers": ("Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersModel"),
+    }[kind]
+    two = sizes.pool == "cls+distillation"
+    config = _config(kind, sizes)
+    names = {"architectures": [classifier + "WithTeacher" * two]} | label_config(num_classes)
+    extras = (Extra(f"{kind}.embeddings.mask_token", np.zeros((1, sizes.width), np.float32), f"{_EMBED}/cls"),)
+    unused = ("mask_token",) * (not kind.startswith("dinov2")) + (r"pooler\.dense\.\w+",) * (not sizes.pre_logits)
+    ignored = tuple(
+        rf"{kind}\." + (pattern if "pooler" in pattern else rf"embeddings\.{pattern}") for pattern in unused
+    )
+    maps = {}
+    for label, block in (("transformers", file), ("transformers5", memory)):
+        # DINOv2 with a head of its own on other features than its classifier's has no name for that head.
+        own_head = kind not in ("dinov2", "dinov2_with_registers") or sizes.pool == "cls+mean"
+        whole = Keymap(
+            _under(f"{kind}.", _transformers(_FILES[block])) + (_heads(two) if own_head else ()),
+            extras if kind == "dinov2_with_registers" and not sizes.mask_token else (),
+            ignored,
+            config | names if label == "transformers" and own_head and not sizes.pre_logits else None,
+        )
+        maps[label] = whole
+        maps[f"{label}-base"] = whole.without_prefix(
+            f"{kind}.", config=config | {"architectures": [base]} if label == "transformers" else None
+        )
+    return maps
+
+
+def _transformers(names: _Names) -> tuple[Rule, ...]:
+    return (
+        *leaf(f"{_EMBED}/cls", "embeddings.cls_token"),
+        *leaf(f"{_EMBED}/distillation", "embeddings.distillation_token"),
+        *leaf(f"{_EMBED}/registers", "embeddings.register_tokens"),
+        *leaf(f"{_EMBED}/mask", "embeddings.mask_token", expanded(0)),
+        *leaf(f"{_EMBED}/position", "embeddings.position_embeddings"),
+        *conv(f"{_EMBED}/patch", "embeddings.patch_embeddings.projection"),
+        *_block(names),
+        *norm("backbone/norm", "layernorm"),
+        *dense("backbone/pre_logits", "pooler.dense"),
+    )
+
+
+def _heads(two: bool) -> tuple[Rule, ...]:
+    if not two:
+        return dense("head", "classifier")
+    return (*dense("head", "cls_classifier"), *dense("head/distillation", "distillation_classifier"))
+
+
+def _config(kind: str, sizes: Sizes) -> dict[str, Any]:
+    clip = kind == "clip_vision_model"
+    table = "position_embedding.weight" if clip else "position_embeddings"
+    patches = "patch_embedding.weight" if clip else "patch_embeddings.projection.weight"
+    config = {
+        "model_type": kind,
+        "hidden_size": sizes.width,
+        "num_hidden_layers": sizes.depth,
+        "num_attention_heads": sizes.heads,
+        "hidden_act": sizes.act,
+        "layer_norm_eps": sizes.epsilon,
+        "patch_size": sizes.patch,
+        "image_size": image_size(table, sizes.positions, sizes.patch),
+        "num_channels": size(patches, 1),
+    }
+    if not clip:
+        config |= {"qkv_bias": sizes.qkv_bias, "hidden_dropout_prob": sizes.dropout}
+    if kind.startswith("dinov2"):
+        config |= {"mlp_ratio": sizes.hidden // sizes.width, "layerscale_value": sizes.layer_scale}
+        config |= {"use_swiglu_ffn": False}
+        config |= {"num_register_tokens": sizes.registers} if sizes.registers else {"use_mask_token": sizes.mask_token}
+    else:
+        config |= {"intermediate_size": sizes.hidden}
+    return config
+
+
+def image_size(ending: str, prefix: int, patch: int) -> Callable[[Mapping[str, Any]], int]:
+    """For `Keymap.config`: the side of the images, from the position table whose name ends like this.
+
+    Raises `KeymapError` when the grid is not square: the table does not tell its sides.
+
+    >>> image_size("pos_embed", 1, 16)({"pos_embed": np.zeros((1, 197, 8))})
+    224
+    """
+
+    def side(flat: Mapping[str, Any]) -> int:
+        rows = next(leaf.shape[-2] for name, leaf in flat.items() if name.endswith(ending)) - prefix
+        if math.isqrt(rows) ** 2 != rows:
+            raise KeymapError(f"{rows} patches are no square grid; config.json can be written for square images only")
+        return math.isqrt(rows) * patch
+
+    return side
+
+
+def _clip_maps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
+    """Of the image tower, with and without the projection, and of the classifier on it."""
+    rules = _under("vision_model.", _clip())
+    ignored = (r"vision_model\.embeddings\.position_ids",)
+    tower = _config("clip_vision_model", sizes)
+    if sizes.pool == "mean_before_norm":
+        config = {"model_type": "clip", "architectures": ["CLIPForImageClassification"], "vision_config": _later(tower)}
+        return {
+            "transformers": Keymap(rules + dense("head", "classifier"), (), ignored, config | label_config(num_classes))
+        }
+    # The other tower, in the file of a whole CLIP.
+    ignored += (r"text_model\..*", r"text_projection\.weight", "logit_scale", "visual_projection.weight")
+    if sizes.projection is None:
+        config = tower | {"architectures": ["CLIPVisionModel"]}
+        whole = Keymap(rules, (), ignored, config)
+        return {"transformers": whole, "transformers-base": whole.without_prefix("vision_model.", config=config)}
+    rules += dense("backbone/projection", "visual_projection")
+    config = tower | {"architectures": ["CLIPVisionModelWithProjection"], "projection_dim": sizes.projection}
+    return {"transformers": Keymap(rules, (), ignored, config)}
+
+
+def _later(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A part of config.json whose values come from the exported leaves."""
+    return lambda flat: {name: value(flat) if callable(value) else value for name, value in config.items()}
+
+
+def _clip() -> tuple[Rule, ...]:
+    return (
+        *leaf(f"{_EMBED}/cls", "embeddings.class_embedding", expanded(0, 1)),
+        *leaf(f"{_EMBED}/position", "embeddings.position_embedding.weight", expanded(0)),
+        *conv(f"{_EMBED}/patch", "embeddings.patch_embedding"),
+        *norm(f"{_EMBED}/norm", "pre_layrnorm"),
+        *_block(_FILES["clip"]),
+        *norm("backbone/norm", "post_layernorm"),
+    )
+
+
+def _facebook() -> tuple[Rule, ...]:
+    return (
+        *_timm_backbone(),
+        *leaf(f"{_EMBED}/mask", "mask_token", expanded(0)),
+        *leaf(f"{_EMBED}/registers", "register_tokens"),
+    )
+
+
+def _timm(sizes: Sizes) -> tuple[Rule, ...]:
+    rules = (*_timm_backbone(), *leaf(f"{_EMBED}/distillation", "dist_token"), *norm(f"{_EMBED}/norm", "norm_pre"))
+    if sizes.pool == "cls+distillation":
+        return (*rules, *dense("head", "head"), *dense("head/distillation", "head_dist"))
+    rules += dense("backbone/pre_logits", "pre_logits.fc")
+    return rules + dense("head", "head") if sizes.pool == "cls" and not sizes.distillation else rules
+
+
+def _timm_backbone() -> tuple[Rule, ...]:
+    return (
+        *leaf(f"{_EMBED}/cls", "cls_token"),
+        *leaf(f"{_EMBED}/position", "pos_embed"),
+        *conv(f"{_EMBED}/patch", "patch_embed.proj"),
+        *_block(_FILES["timm"]),
+        *norm("backbone/norm", "norm"),
+    )
+
+
+_TIMM = {"ti": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge"}
+
+
+def _timm_config(sizes: Sizes, num_classes: int) -> dict[str, Any] | None:
+    """With the architecture's name where timm has one for these sizes; its name tells the size of the images."""
+    if sizes.named is None or sizes.pre_logits or not sizes.qkv_bias:
+        return None
+    named, side = f"{_TIMM[sizes.named]}_", image_size("pos_embed", sizes.positions, sizes.patch)
+    patch = f"patch{sizes.patch}_"
+    kind = (sizes.pool, sizes.act, sizes.epsilon, sizes.pre_norm, sizes.layer_scale is not None, sizes.distillation)
+    forms = {
+        ("cls", "gelu", 1e-6, False, False, False): lambda flat: f"vit_{named}{patch}{side(flat)}",
+        ("cls", "quick_gelu", 1e-5, True, False, False): lambda flat: f"vit_{named}{patch}clip_quickgelu_{side(flat)}",
+        ("cls", "gelu", 1e-5, True, False, False): lambda flat: f"vit_{named}{patch}clip_{side(flat)}",
+        ("cls+distillation", "gelu", 1e-6, False, False, True): lambda flat: (
+            f"deit_{named}distilled_{patch}{side(flat)}"
+        ),
+    }
+    return {"architecture": forms[kind], "num_classes": num_classes} if kind in forms else None
