@@ -40,7 +40,7 @@ def match_convention(
     A file may lack the whole head. With ``strict=False`` it may lack or have anything: the keymap with the fewest
     faults is taken, if there is just one.
 
-    Raises `KeymapError` when none fits, with what is missing and unexpected under the nearest one, and when two fit
+    Raises `KeymapError` when none fits, with what is `missing` and `unexpected` under the nearest one, and when two fit
     that differ.
 
     >>> from tljax.checkpoints.layers import dense
@@ -57,7 +57,9 @@ def match_convention(
     least = min(fit.faults for fit in fits)
     best = [fit for fit in fits if fit.faults == least]
     if least and (strict or not set(best[0].binding.expected) & set(theirs)):
-        raise KeymapError(_faults(best[0], names))
+        error = KeymapError(_faults(best[0], names))
+        error.missing, error.unexpected = best[0].missing, best[0].unexpected
+        raise error
     if any(_table(fit) != _table(best[0]) for fit in best):
         which = ", ".join(repr(fit.convention) for fit in best)
         raise KeymapError(f"the names in the file fit {which} equally well; choose with convention=")
@@ -87,6 +89,6 @@ def _faults(fit: _Fit, tried: list[str]) -> str:
     unmapped = [name for name in fit.binding.unmapped if not _in_head(name)]
     for what, names in (("missing", fit.missing), ("unexpected", fit.unexpected), ("without a rule", unmapped)):
         if names:
-            lines.append(f"  {what} ({len(names)}): {listed(names)}")
+            lines.append(f"  {what} ({len(names)}): {listed(names, most=40)}")
     lines.append("strict=False loads what fits and reports the rest")
     return "\n".join(lines)

@@ -16,6 +16,11 @@ _FIELD = re.compile(r"\{(\w+?)([+-]\d+)?(?::0(\d+))?\}")
 class KeymapError(TljaxError):
     """A keymap that contradicts itself, or names that do not fit it."""
 
+    missing: tuple[str, ...] = ()
+    """All names that a file lacks."""
+    unexpected: tuple[str, ...] = ()
+    """All names in a file that the keymap does not know."""
+
 
 def match(pattern: str, name: str) -> dict[str, int] | None:
     """The numbers that `pattern` captures in `name`, or None when it does not match.

@@ -95,8 +95,13 @@ def load_pretrained(
       KeymapError: leaves are missing or unexpected; the message lists them.
       GraftError: shapes differ and no rule was named; the message names the rule.
     """
+    if model is not None and (options or num_classes is not None):
+        argument = next(iter(options), "num_classes")
+        raise ModelError(
+            f"{argument}= is for an architecture that load_pretrained builds; {model.name} is built already"
+        )
     file = open_weights(path, format=format, root=root)
-    found = _given(model, options, file, example) if model is not None else recognise(file, options)
+    found = _given(model, file, example) if model is not None else recognise(file, options)
     example = found.example if example is None else example
     classes = num_classes or found.num_classes or 2
     built = found.build(classes)
@@ -124,9 +129,7 @@ def _read(file: WeightFile, names: Collection[str]) -> Weights:
     return file.read(lambda name, leaf: name in wanted)
 
 
-def _given(model: Model, options: Mapping[str, Any], file: WeightFile, example: Any) -> Recognised:
-    if options:
-        raise ModelError(f"{next(iter(options))}= is an option of an architecture; with model= build it so yourself")
+def _given(model: Model, file: WeightFile, example: Any) -> Recognised:
     if example is not None:
         return Recognised(lambda classes: model, None, None, {}, f"{model.name}, as given")
     try:
