@@ -18,7 +18,7 @@ from tljax.models.bert_names import from_config, recognise
 from tljax.models.bert_sizes import sizes_of
 from tljax.objectives import cross_entropy
 from tljax.training import fit
-from tljax.tree import count, from_named, leaf_names, named_leaves, select
+from tljax.tree import count, from_named, leaf_names, map_named, named_leaves, select
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))
@@ -48,6 +48,16 @@ def written(golden, case, folder):
     return about["config"], flat
 
 
+def made_params(model, x=IDS):
+    """Parameters without the compilation of an initialisation."""
+    rng = np.random.default_rng(0)
+
+    def made(name, leaf):
+        return jnp.asarray(rng.normal(float(name.endswith("scale")), 0.3, leaf.shape), leaf.dtype)
+
+    return map_named(made, jax.eval_shape(model.init, KEY, x))
+
+
 def inputs(config):
     ids, mask, kinds = sentences(config["pad_token_id"], config.get("type_vocab_size", 0))
     x = {"ids": ids, "mask": mask} | ({} if kinds is None else {"types": kinds})
@@ -69,15 +79,15 @@ def test_same_outputs_as_transformers(case, golden, tmp_path):
         return
     mask = np.asarray(x["mask"])[..., None]
     np.testing.assert_allclose(out.features, (hidden[-1] * mask).sum(1) / mask.sum(1), rtol=0, atol=1e-5)
+    options = from_config(config).options
     if f"{case}/pooled" in golden:
-        found = load_pretrained(tmp_path / "in", pool="pooler")
-        pooled = found.model.apply(found.params, x).features
+        pooled = bert(num_classes=2, **options | {"pool": "pooler"}).apply(loaded.params, x).features
         np.testing.assert_allclose(pooled, golden[f"{case}/pooled"], rtol=0, atol=1e-5)
-    found = load_pretrained(tmp_path / "in", pool="cls", pooler=False)
-    np.testing.assert_allclose(found.model.apply(found.params, x).features, hidden[-1][:, 0], rtol=0, atol=1e-5)
+    first = bert(num_classes=2, **options | {"pool": "cls"}).apply(loaded.params, x).features
+    np.testing.assert_allclose(first, hidden[-1][:, 0], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", [*CLASSIFIERS, "bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("case", [*CLASSIFIERS, "distilbert"])
 def test_round_trip_is_bit_equal(case, golden, tmp_path):
     _, flat = written(golden, case, tmp_path / "in")
     loaded = load_pretrained(tmp_path / "in")
@@ -92,7 +102,14 @@ def test_round_trip_is_bit_equal(case, golden, tmp_path):
     assert jax.tree.all(jax.tree.map(np.array_equal, again.params["backbone"], loaded.params["backbone"]))
 
 
-@pytest.mark.parametrize("case", [*CLASSIFIERS, "bert", "roberta", "distilbert"])
+@pytest.mark.parametrize(
+    "case",
+    ["bert classifier", "roberta classifier"]
+    + [
+        pytest.param(case, marks=pytest.mark.slow)
+        for case in ("distilbert classifier", "bert", "roberta", "distilbert")
+    ],
+)
 def test_transformers_reads_what_is_exported(case, golden, tmp_path):
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
@@ -146,7 +163,7 @@ def test_published_parameter_counts(variant, options, published):
 def test_padding_changes_nothing(style):
     model = bert(style=style, pool="mean", **{**TINY, "positions": 10})
     pad = sizes_of(style=style).padding_id
-    params = model.init(KEY, IDS)
+    params = made_params(model)
     short = model.apply(params, {"ids": IDS[:1], "mask": np.ones((1, 4), np.int32)}).features
     ids = np.full((2, 7), pad, np.int32)  # the second sentence is all padding
     ids[0, :4] = IDS[0]
@@ -191,21 +208,21 @@ def written_folder(flat, config, folder):
 
 def test_a_model_that_pools_otherwise_is_not_exported_as_a_classifier(tmp_path):
     model = bert(pool="mean", **TINY)
-    params = model.init(KEY, IDS)
+    params = made_params(model)
     with pytest.raises(KeymapError, match="head"):
         export(model, params, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_fit_takes_ids_and_mask():
     ids = np.tile(IDS, (4, 1))
     x = {"ids": ids, "mask": (ids != 0).astype(np.int32)}
     y = np.tile(np.array([0, 1], np.int32), 4)
     model = bert(pool="mean", pooler=False, **{**TINY, "dropout": 0.1})
-    start = model.init(KEY, x)
-    options = {"optimizer": optax.adam(0.03), "steps": 30, "batch_size": 4, "progress": False}
-    result = fit(model, start, cross_entropy(), train=(x, y), valid=(x, y), **options)
-    assert result.best_value == 1.0
+    options = {"optimizer": optax.adam(0.02), "steps": 100, "batch_size": 4, "progress": False}
+    result = fit(model, made_params(model, x), cross_entropy(), train=(x, y), **options)
+    np.testing.assert_array_equal(jnp.argmax(model.apply(result.params, x).logits, axis=1), y)
 
 
 @pytest.mark.parametrize(
