@@ -295,6 +295,18 @@ def test_without_a_head_all_is_backbone(module):
     close(out.features, out.logits.reshape(4, -1))
 
 
+def test_a_head_called_twice_gives_its_last_input():
+    class Twice(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            head = nn.Dense(6)
+            return head(head(x))
+
+    model = from_flax(Twice())
+    params = made(model, ROWS)
+    close(run(model, params, ROWS).features, linen(nn.Dense(6), {"params": params["head"]}, ROWS))
+
+
 def test_a_single_dense_is_all_head():
     model = from_flax(nn.Dense(3))
     params = made(model, ROWS)

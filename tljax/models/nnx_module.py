@@ -29,6 +29,7 @@ def from_nnx(
 
     Raises `ModelError` for a head that was not called, a result or a frozen name it does not know, a missing key.
 
+    >>> import jax
     >>> import jax.numpy as jnp
     >>> from flax import nnx
     >>> from tljax.tree import leaf_names

@@ -125,7 +125,7 @@ def jit_init(initial: Callable[..., Params]) -> Callable[..., Params]:
     """`initial(key, static)` jitted for one run per shape: on CPU with little optimisation.
 
     There the random draws of many layers take seconds to compile; level 1 takes a third of the time of the default
-    for a ResNet-20, and gives the same bits. A jitted function inside another cannot have options of its own.
+    for a ResNet-20. A jitted function inside another cannot have options of its own.
     """
     plain = jax.jit(initial, static_argnums=1)
     quick = jax.jit(initial, static_argnums=1, compiler_options={"xla_backend_optimization_level": 1})
