@@ -11,25 +11,17 @@ import signal
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from training_cases import TANH, examples
+from training_cases import HITS, TANH, examples
 
 from tljax.checkpoints.run import RunCheckpoints
-from tljax.evaluation import Metric
 from tljax.objectives import cross_entropy
 from tljax.plans import plan, rate
 from tljax.training import fit, fit_many
 from tljax.training.log import Log, _line
 
 SETTINGS = {"steps": "60", "save_every": "7", "eval_every": "5", "log_every": "3", "stack": "0", "signal": "SIGKILL"}
-HITS = Metric(
-    lambda: (jnp.float32(0), jnp.float32(0)),
-    lambda s, logits, y, w: (s[0] + jnp.sum(w * (jnp.argmax(logits, -1) == y).astype(w.dtype)), s[1] + jnp.sum(w)),
-    lambda s: {"accuracy": s[0] / s[1]},
-    lambda a, b: (a[0] + b[0], a[1] + b[1]),
-)
 
 
 def arm(hook, argument, number):

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from training_cases import TANH, close, examples, normed, same
+from training_cases import HITS, TANH, close, examples, normed, same
 
 from tljax.objectives import cross_entropy
 from tljax.plans import freeze, plan, rate
@@ -72,7 +72,7 @@ def test_nothing_pins_the_first_device():
 
 def test_fit_follows_its_parameters():
     params = TANH.init(jax.random.key(0), X)
-    options = {"optimizer": optax.adam(0.05), "steps": 6, "batch_size": 8, "progress": False}
+    options = {"optimizer": optax.adam(0.05), "steps": 6, "batch_size": 8, "progress": False, "metric": HITS}
 
     def run(params, data):
         return fit(TANH, params, cross_entropy(), plan(), data, data, **options)

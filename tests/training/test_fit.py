@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from training_cases import CLASSES, TANH, close, examples, normed, same
+from training_cases import CLASSES, HITS, TANH, close, examples, normed, same
 
 from tljax.data import batch_indices, fold_seed
 from tljax.evaluation import Metric
@@ -20,12 +20,6 @@ X, Y = examples(40)
 TRAIN, VALID = (X[:24], Y[:24]), (X[24:], Y[24:])
 SGD = optax.sgd(0.5)
 ENTROPY = cross_entropy()
-HITS = Metric(  # a fraction of the real one's time to compile
-    lambda: (jnp.float32(0), jnp.float32(0)),
-    lambda s, logits, y, w: (s[0] + jnp.sum(w * (jnp.argmax(logits, -1) == y).astype(w.dtype)), s[1] + jnp.sum(w)),
-    lambda s: {"accuracy": s[0] / s[1]},
-    lambda a, b: (a[0] + b[0], a[1] + b[1]),
-)
 SHORT = {"optimizer": SGD, "steps": 12, "batch_size": 8, "eval_every": 4, "progress": False, "metric": HITS}
 
 

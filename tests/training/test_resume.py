@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from training_cases import TANH, examples, same
+from training_cases import HITS, TANH, examples, same
 
 from tljax.checkpoints.run import RunError
 from tljax.objectives import cross_entropy
@@ -167,6 +167,7 @@ def test_a_damaged_newest_checkpoint_changes_nothing_but_a_warning(tmp_path, unb
 
 X, Y = examples(40)
 ENTROPY, ADAM = cross_entropy(), optax.adam(0.05)
+SHORT = {"optimizer": ADAM, "steps": 24, "batch_size": 8, "eval_every": 6, "progress": False, "metric": HITS}
 
 
 def start():
@@ -174,7 +175,14 @@ def start():
 
 
 def short(folder=None, **options):
-    options = {"optimizer": ADAM, "steps": 24, "batch_size": 8, "eval_every": 6, "progress": False} | options
+    options = {
+        "optimizer": ADAM,
+        "steps": 24,
+        "batch_size": 8,
+        "eval_every": 6,
+        "progress": False,
+        "metric": HITS,
+    } | options
     return fit(TANH, start(), ENTROPY, plan(), (X[:30], Y[:30]), (X[30:], Y[30:]), run_dir=folder, **options)
 
 

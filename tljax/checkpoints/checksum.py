@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
 _ODD = 0x9E3779B2  # even, so that `i * _ODD | 1` keeps all of its bits
 
 
