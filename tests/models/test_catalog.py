@@ -5,20 +5,26 @@ import jax.numpy as jnp
 import pytest
 
 from tljax.models import CATALOG, ModelError, build
-from tljax.tree import leaf_names, select
+from tljax.tree import count, leaf_names, named_leaves, select
+from tljax.types import is_state
 
-X = jnp.zeros((2, 16, 16, 3))
-DEEP = ["resnet56", "resnet110"]  # slow to trace
-SMALL = [name for name in CATALOG if name not in DEEP]
+KEY, IMAGES = jax.random.key(0), jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
+SLOW = [name for name in CATALOG if name in ("resnet56", "resnet110", "resnet34", "resnet101", "resnet152")]
+SLOW += ["convnext-small", "convnext-base", "convnext-large", "wide-resnet28-10"]
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CATALOG]
 
 
-@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in DEEP)])
+def example_of(name):
+    return IMAGES if CATALOG[name].example is None else CATALOG[name].example
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_model(name):
-    model = build(name, num_classes=7)
-    params = jax.eval_shape(model.init, jax.random.key(0), X)
-    out = jax.eval_shape(model.apply, params, X)
-    assert out.logits.shape == (2, 7)
-    assert out.features.shape[0] == 2
+    model, x = build(name, num_classes=7), example_of(name)
+    params = jax.eval_shape(model.init, KEY, x)
+    out = jax.eval_shape(model.apply, params, x)
+    assert out.logits.shape[1:] == (7,)
+    assert out.features.shape[0] == out.logits.shape[0]
     grouped = [name for group in model.groups for name in select(group).names(params)]
     assert sorted(grouped) == sorted(leaf_names(params))
     assert model.groups[-1] == "head/**"
@@ -26,15 +32,28 @@ def test_every_model(name):
     assert model.name.startswith(name)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_as_published(name):
+    entry = CATALOG[name]
+    model = entry.constructor()
+    shapes = named_leaves(jax.eval_shape(model.init, KEY, example_of(name)))
+    if entry.published:
+        assert count({leaf: shape for leaf, shape in shapes.items() if not is_state(leaf)}) == entry.published
+    for convention, keymap in model.keymaps.items():
+        binding = keymap.bind(shapes)
+        assert all(leaf.startswith("head/") for leaf in binding.unmapped), convention
+        assert len(set(binding.expected)) == len(binding.expected)
+
+
 def test_options_reach_the_constructor():
-    params = jax.eval_shape(build("mlp", 3, hidden=(4, 5)).init, jax.random.key(0), X)
+    params = jax.eval_shape(build("mlp", 3, hidden=(4, 5)).init, KEY, IMAGES)
     assert params["backbone"]["block_01"]["dense"]["kernel"].shape == (4, 5)
     assert build("vit-ti", 3, patch=8).name == "vit-ti8"
 
 
 def test_errors_name_the_thing():
-    with pytest.raises(ModelError, match=r"no model is called 'resnet50'; the nearest are .*there are mlp, lenet"):
-        build("resnet50", 3)
+    with pytest.raises(ModelError, match=r"no model is called 'resnet51'; the nearest are .*there are mlp, lenet"):
+        build("resnet51", 3)
     with pytest.raises(ModelError, match="lenet has no option 'widht'; it has channels, kernel, hidden"):
         build("lenet", 3, widht=3)
     with pytest.raises(ModelError, match="vit-s has no option 'shortcut'"):

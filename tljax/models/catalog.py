@@ -5,6 +5,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from tljax.models.convnext import convnext
 from tljax.models.imagenet_resnet import imagenet_resnet
 from tljax.models.lenet import lenet
@@ -26,32 +29,42 @@ class Entry(NamedTuple):
     summary: str
     """What it is, in a line."""
     published: int | None = None
-    """The published number of parameters, statistics not counted: of the whole model with the number of classes and
-    the channels it was published with."""
+    """The published number of parameters, statistics not counted, with the constructor's number of classes and inputs
+    like `example`."""
+    example: Any = None
+    """A batch of inputs as published, of which only shapes and dtypes matter; None if any will do."""
+
+
+def _images(size: int, channels: int = 3) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
 
 
 CATALOG = {
     "mlp": Entry(mlp, "multilayer perceptron; options hidden, activation, norm, dropout"),
-    "lenet": Entry(lenet, "two convolutions and a dense layer, for images of 8 to 32 pixels", 648_226),
-    "resnet8": Entry(partial(resnet, 8), "the smallest CIFAR ResNet, 0.08 M parameters"),
-    "resnet20": Entry(partial(resnet, 20), "CIFAR ResNet, 0.27 M parameters", 269_722),
-    "resnet32": Entry(partial(resnet, 32), "CIFAR ResNet, 0.46 M parameters", 464_154),
-    "resnet44": Entry(partial(resnet, 44), "CIFAR ResNet, 0.66 M parameters", 658_586),
-    "resnet56": Entry(partial(resnet, 56), "CIFAR ResNet, 0.85 M parameters", 853_018),
-    "resnet110": Entry(partial(resnet, 110), "CIFAR ResNet, 1.7 M parameters", 1_727_962),
-    "wide-resnet16-4": Entry(partial(wide_resnet, 16, widen=4), "CIFAR wide ResNet, 2.7 M parameters", 2_748_890),
-    "wide-resnet28-10": Entry(partial(wide_resnet, 28, widen=10), "CIFAR wide ResNet, 36 M parameters", 36_479_194),
-    "resnet18": Entry(partial(imagenet_resnet, 18), "ImageNet ResNet, 12 M parameters", 11_689_512),
-    "resnet34": Entry(partial(imagenet_resnet, 34), "ImageNet ResNet, 22 M parameters", 21_797_672),
-    "resnet50": Entry(partial(imagenet_resnet, 50), "ImageNet ResNet, 26 M parameters", 25_557_032),
-    "resnet101": Entry(partial(imagenet_resnet, 101), "ImageNet ResNet, 45 M parameters", 44_549_160),
-    "resnet152": Entry(partial(imagenet_resnet, 152), "ImageNet ResNet, 60 M parameters", 60_192_808),
-    "mobilenet-v1-0.25": Entry(partial(mobilenet_v1, 0.25), "MobileNetV1, 0.47 M parameters", 470_072),
-    "mobilenet-v1-1": Entry(partial(mobilenet_v1, 1.0), "MobileNetV1, 4.2 M parameters", 4_231_976),
-    "convnext-tiny": Entry(partial(convnext, "tiny"), "ConvNeXt, 29 M parameters", 28_589_128),
-    "convnext-small": Entry(partial(convnext, "small"), "ConvNeXt, 50 M parameters", 50_223_688),
-    "convnext-base": Entry(partial(convnext, "base"), "ConvNeXt, 89 M parameters", 88_591_464),
-    "convnext-large": Entry(partial(convnext, "large"), "ConvNeXt, 198 M parameters", 197_767_336),
+    "lenet": Entry(lenet, "two convolutions and a dense layer, for images of 8 to 32 pixels", 648_226, _images(28, 1)),
+    "resnet8": Entry(partial(resnet, 8), "the smallest CIFAR ResNet, 0.08 M parameters", None, _images(32)),
+    "resnet20": Entry(partial(resnet, 20), "CIFAR ResNet, 0.27 M parameters", 269_722, _images(32)),
+    "resnet32": Entry(partial(resnet, 32), "CIFAR ResNet, 0.46 M parameters", 464_154, _images(32)),
+    "resnet44": Entry(partial(resnet, 44), "CIFAR ResNet, 0.66 M parameters", 658_586, _images(32)),
+    "resnet56": Entry(partial(resnet, 56), "CIFAR ResNet, 0.85 M parameters", 853_018, _images(32)),
+    "resnet110": Entry(partial(resnet, 110), "CIFAR ResNet, 1.7 M parameters", 1_727_962, _images(32)),
+    "wide-resnet16-4": Entry(
+        partial(wide_resnet, 16, widen=4), "CIFAR wide ResNet, 2.7 M parameters", 2_748_890, _images(32)
+    ),
+    "wide-resnet28-10": Entry(
+        partial(wide_resnet, 28, widen=10), "CIFAR wide ResNet, 36 M parameters", 36_479_194, _images(32)
+    ),
+    "resnet18": Entry(partial(imagenet_resnet, 18), "ImageNet ResNet, 12 M parameters", 11_689_512, _images(224)),
+    "resnet34": Entry(partial(imagenet_resnet, 34), "ImageNet ResNet, 22 M parameters", 21_797_672, _images(224)),
+    "resnet50": Entry(partial(imagenet_resnet, 50), "ImageNet ResNet, 26 M parameters", 25_557_032, _images(224)),
+    "resnet101": Entry(partial(imagenet_resnet, 101), "ImageNet ResNet, 45 M parameters", 44_549_160, _images(224)),
+    "resnet152": Entry(partial(imagenet_resnet, 152), "ImageNet ResNet, 60 M parameters", 60_192_808, _images(224)),
+    "mobilenet-v1-0.25": Entry(partial(mobilenet_v1, 0.25), "MobileNetV1, 0.47 M parameters", 470_072, _images(224)),
+    "mobilenet-v1-1": Entry(partial(mobilenet_v1, 1.0), "MobileNetV1, 4.2 M parameters", 4_231_976, _images(224)),
+    "convnext-tiny": Entry(partial(convnext, "tiny"), "ConvNeXt, 29 M parameters", 28_589_128, _images(224)),
+    "convnext-small": Entry(partial(convnext, "small"), "ConvNeXt, 50 M parameters", 50_223_688, _images(224)),
+    "convnext-base": Entry(partial(convnext, "base"), "ConvNeXt, 89 M parameters", 88_591_464, _images(224)),
+    "convnext-large": Entry(partial(convnext, "large"), "ConvNeXt, 198 M parameters", 197_767_336, _images(224)),
     "vit-ti": Entry(
         partial(vit, "ti"),
         "vision transformer, width 192, 12 blocks, 5.4 M parameters; options patch, pool, depth ...",
