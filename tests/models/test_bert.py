@@ -1,5 +1,6 @@
 """Text encoders: transformers' outputs on the same weights, files in and out bit for bit, published counts."""
 
+import importlib
 import json
 import pathlib
 import sys
@@ -10,7 +11,6 @@ import numpy as np
 import optax
 import pytest
 
-import tljax.models.bert  # noqa: F401
 from tljax.checkpoints import load_weights, save_weights
 from tljax.checkpoints.keymap import KeymapError
 from tljax.models import ModelError, bert, export, load_pretrained, pooling
@@ -26,7 +26,7 @@ sys.path.insert(0, str(GOLDEN))
 from made_weights import made_weights  # noqa: E402
 from make_bert import CASES, sentences  # noqa: E402
 
-Encoder = sys.modules["tljax.models.bert"].Encoder
+Encoder = importlib.import_module("tljax.models.bert").Encoder
 KEY = jax.random.key(0)
 IDS = np.array([[2, 5, 7, 3], [2, 9, 3, 0]], np.int32)
 TINY = {"width": 8, "depth": 1, "heads": 2, "vocab": 12, "positions": 8, "dropout": 0.0, "attention_dropout": 0.0}

@@ -62,13 +62,13 @@ def _rules(sizes: Sizes, prefix: str) -> tuple[Rule, ...]:
     )
     if sizes.style == "distilbert":
         block = prefix + "transformer.layer.{b}"
-        parts = ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2")
-        norms = ("sa_layer_norm", "output_layer_norm")
+        parts = ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"]
+        norms = ["sa_layer_norm", "output_layer_norm"]
     else:
         block = prefix + "encoder.layer.{b}"
-        parts = tuple(f"attention.self.{name}" for name in ("query", "key", "value"))
-        parts += ("attention.output.dense", "intermediate.dense", "output.dense")
-        norms = ("attention.output.LayerNorm", "output.LayerNorm")
+        parts = [f"attention.self.{name}" for name in ("query", "key", "value")]
+        parts += ["attention.output.dense", "intermediate.dense", "output.dense"]
+        norms = ["attention.output.LayerNorm", "output.LayerNorm"]
     ours = ("attention/query", "attention/key", "attention/value", "attention/out", "mlp/dense_1", "mlp/dense_2")
     layers = [rule for a, b in zip(ours, parts) for rule in dense(f"{_BLOCK}/{a}", f"{block}.{b}")]
     layers += [rule for a, b in zip(("norm_1", "norm_2"), norms) for rule in norm(f"{_BLOCK}/{a}", f"{block}.{b}")]
