@@ -1,4 +1,4 @@
-"""LeNet: sizes, shapes, and the published network on its own weights."""
+"""LeNet: sizes, shapes."""
 
 import jax
 import jax.numpy as jnp
@@ -42,35 +42,6 @@ def test_grid_mean_is_torchs_adaptive_pooling(height, width, size):
     x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
     expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), size)
     np.testing.assert_allclose(_grid_mean(jnp.asarray(x), size), expected.permute(0, 2, 3, 1), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.real_data
-def test_the_published_mnist_network(data_dir):
-    torch = pytest.importorskip("torch")
-    state = torch.load(
-        data_dir / "checkpoints/lenet_mnist/mnist_lenet5_clntrained.pt", weights_only=True, map_location="cpu"
-    )
-    conv_1, conv_2, dense, head = (
-        (state[f"{name}.weight"].numpy(), state[f"{name}.bias"].numpy()) for name in layers(state)
-    )
-    rows = dense[0].reshape(200, 64, 7, 7).transpose(2, 3, 1, 0).reshape(-1, 200)  # torch flattens channels first
-    params = {
-        "backbone": {
-            "conv_0": {"kernel": conv_1[0].transpose(2, 3, 1, 0), "bias": conv_1[1]},
-            "conv_1": {"kernel": conv_2[0].transpose(2, 3, 1, 0), "bias": conv_2[1]},
-            "dense": {"kernel": rows, "bias": dense[1]},
-        },
-        "head": {"kernel": head[0].T, "bias": head[1]},
-    }
-    test = np.load(data_dir / "digits/mnist_test.npz")
-    x = test["x"].astype(np.float32) / 255
-    apply = jax.jit(lenet(10).apply)
-    logits = np.concatenate([apply(params, x[i : i + 1000]).logits for i in range(0, len(x), 1000)])
-    assert np.mean(np.argmax(logits, 1) == test["y"]) == pytest.approx(0.9889, abs=1e-4)
-
-
-def layers(state):
-    return [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
 
 
 def test_errors_name_the_thing():

@@ -1,4 +1,4 @@
-"""The CIFAR ResNet: published counts, torch's arithmetic, published checkpoints."""
+"""The CIFAR ResNet: published counts, torch's arithmetic."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from tljax.models import ModelError, resnet
-from tljax.tree import count, from_named, leaf_names, map_named, named_leaves, select, split
+from tljax.tree import count, leaf_names, map_named, named_leaves, select, split
 from tljax.types import is_state
 
 KEY = jax.random.key(0)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def learned(model, shape=(1, 32, 32, 3)):
@@ -126,50 +125,6 @@ def test_torch_agrees(shortcut, train):
         if name.endswith("var"):
             expected = 0.9 * old[name] + (expected - 0.9 * old[name]) * (size - 1) / size
         np.testing.assert_allclose(new, expected, rtol=1e-5, atol=1e-5, err_msg=name)
-
-
-def from_published(state):
-    """The tree of a checkpoint whose names are ``module.layer2.0.conv1.weight``."""
-    names = {}
-    for key, tensor in state.items():
-        parts = key.removeprefix("module.").split(".")
-        if parts[0] == "linear":
-            where = "head"
-        elif parts[0].startswith("layer"):
-            layer = {"conv": "conv_", "bn": "norm_"}[parts[2][:-1]] + parts[2][-1]
-            where = f"backbone/stage_{parts[0][-1]}/block_{int(parts[1]):02d}/{layer}"
-        else:
-            where = "backbone/stem/" + ("conv" if parts[0] == "conv1" else "norm")
-        leaf = {"running_mean": "batch_stats/mean", "running_var": "batch_stats/var", "bias": "bias"}.get(parts[-1])
-        if leaf is None and parts[-1] == "weight":
-            leaf = "scale" if tensor.ndim == 1 else "kernel"
-        if leaf:
-            axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(tensor.ndim, (0,))
-            names[f"{where}/{leaf}"] = jnp.asarray(tensor.numpy().transpose(axes))
-    return from_named(names)
-
-
-@pytest.mark.real_data
-@pytest.mark.parametrize(
-    ("depth", "file", "accuracy"),
-    [
-        (20, "resnet20-12fca82f.th", 0.9156),
-        pytest.param(56, "resnet56-4bfd9763.th", 0.9286, marks=pytest.mark.slow),
-    ],
-)
-def test_published_checkpoints(data_dir, depth, file, accuracy):
-    torch = pytest.importorskip("torch")
-    path = data_dir / "checkpoints/resnet_cifar10" / file
-    params = from_published(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
-    model = resnet(depth)
-    shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, 32, 32, 3)))
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes)
-    images = np.load(data_dir / "images/cifar10.npz")
-    mean, std = (np.array(v, np.float32).reshape(1, 1, 1, 3) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    apply = jax.jit(lambda params, x: model.apply(params, (x.astype(jnp.float32) / 255 - mean) / std).logits)
-    x, y = images["test_x"], images["test_y"]
-    predicted = np.concatenate([np.argmax(apply(params, x[i : i + 500]), 1) for i in range(0, len(x), 500)])
-    assert round(float(np.mean(predicted == y)), 4) == accuracy
 
 
 def test_errors_name_the_thing():
