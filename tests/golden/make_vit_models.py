@@ -78,6 +78,10 @@ CASES = {
     "timm vit": (lambda: from_timm("vit_tiny_patch16_224"), (12, 12, 3)),
     "timm deit distilled": (lambda: from_timm("deit_tiny_distilled_patch16_224"), (12, 12, 3)),
     "timm dinov2": (lambda: from_timm("vit_small_patch14_dinov2", classes=0), (12, 12, 3)),
+    "timm dinov2 registers": (
+        lambda: from_timm("vit_small_patch14_reg4_dinov2", classes=0),
+        (12, 12, 3),
+    ),
     "timm clip": (lambda: from_timm("vit_base_patch16_clip_quickgelu_224"), (12, 12, 3)),
 }
 """A function that builds the model, and the shape of its images."""

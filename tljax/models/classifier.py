@@ -106,6 +106,7 @@ _ACTIVATIONS = {
     "leaky_relu": nn.leaky_relu,
     "leaky_relu_0.1": lambda x: nn.leaky_relu(x, negative_slope=0.1),
     "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_pytorch_tanh": nn.gelu,
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "silu": nn.silu,
     "tanh": nn.tanh,

@@ -32,6 +32,7 @@ def vit(
     epsilon: float = 1e-6,
     qkv_bias: bool = True,
     distillation: bool = False,
+    token_positions: bool = True,
     registers: int = 0,
     mask_token: bool = False,
     layer_scale: float | None = None,
@@ -56,6 +57,7 @@ def vit(
       epsilon: of LayerNorm; transformers has 1e-12 for ViT and DeiT, and CLIP has 1e-5.
       qkv_bias: whether query, key and value have biases.
       distillation: a second token, after the class token (DeiT).
+      token_positions: whether these two tokens have rows in the position table; not so in newer files of big_vision.
       registers: tokens without a position between the class token and the patches (DINOv2).
       mask_token: keep the token that replaces masked patches in DINOv2's pre-training. It is not used here.
       layer_scale: start of a factor for each channel at the end of each branch; None for no factors (DINOv2 has 1.0).
@@ -85,8 +87,8 @@ def vit(
         **core,
         hidden=mlp_ratio * core["width"] if hidden is None else hidden,
         pool=pool, dropout=dropout, act=act, epsilon=epsilon, qkv_bias=qkv_bias, distillation=distillation,
-        registers=registers, mask_token=mask_token, layer_scale=layer_scale, pre_norm=pre_norm, pre_logits=pre_logits,
-        projection=projection,
+        token_positions=token_positions, registers=registers, mask_token=mask_token, layer_scale=layer_scale,
+        pre_norm=pre_norm, pre_logits=pre_logits, projection=projection,
     )  # fmt: skip
     ends = ("pre_logits",) * pre_logits + ("projection",) * (projection is not None)
     return classifier(
@@ -119,7 +121,7 @@ class ViT(nn.Module):
         return y if s.projection is None else nn.Dense(s.projection, use_bias=False, name="projection")(y)
 
     def _pooled(self, x: Array) -> Array:
-        pool, first = self.sizes.pool, self.sizes.positions + self.sizes.registers
+        pool, first = self.sizes.pool, self.sizes.tokens + self.sizes.registers
         if pool == "cls":
             return x[:, 0]
         if pool == "cls+distillation":
@@ -141,19 +143,21 @@ class _Embed(nn.Module):
                 "choose patch= to divide both, or resize the images"
             )
         x = PatchConv(s.width, s.patch, use_bias=not s.pre_norm, name="patch")(x).reshape(x.shape[0], -1, s.width)
-        if s.distillation:
-            x = self._prepended("distillation", 1, x)
-        if s.pool != "mean":
-            x = self._prepended("cls", 1, x)
+        x = self._with_tokens(x) if s.token_positions else x
         x += self.param("position", nn.initializers.normal(0.02), (1, *x.shape[1:]))
+        x = x if s.token_positions else self._with_tokens(x)
         if s.registers:
-            n = s.positions
-            x = jnp.concatenate([x[:, :n], self._prepended("registers", s.registers, x[:, n:])], axis=1)
+            x = jnp.concatenate([x[:, : s.tokens], self._prepended("registers", s.registers, x[:, s.tokens :])], axis=1)
         if s.mask_token:
             self.param("mask", nn.initializers.zeros, (1, 1, s.width))
         if s.pre_norm:
             x = _norm(s.epsilon, "norm")(x)
         return nn.Dropout(s.dropout, deterministic=not train)(x)
+
+    def _with_tokens(self, x: Array) -> Array:
+        if self.sizes.distillation:
+            x = self._prepended("distillation", 1, x)
+        return x if self.sizes.pool == "mean" else self._prepended("cls", 1, x)
 
     def _prepended(self, name: str, count: int, x: Array) -> Array:
         token = self.param(name, nn.initializers.zeros, (1, count, x.shape[-1]))

@@ -113,7 +113,7 @@ def _prefix(shapes: Shapes) -> tuple[str | None, bool]:
 
 _TIMM = {"tiny": "ti", "small": "s", "base": "b", "large": "l"}
 _TIMM_NAME = re.compile(
-    r"(vit|deit)_(tiny|small|base|large)_(distilled_)?patch(\d+)_(dinov2|(?:clip_(?:quickgelu_)?)?\d+)(\..*)?"
+    r"(vit|deit)_(tiny|small|base|large)_(distilled_)?patch(\d+)_((?:reg4_)?dinov2|(?:clip_(?:quickgelu_)?)?\d+)(\..*)?"
 )
 
 
@@ -125,11 +125,13 @@ def from_timm(config: Mapping[str, Any]) -> Found | None:
     options: dict[str, Any] = {"variant": f"{_TIMM[m[2]]}{m[4]}"}
     if m[3]:
         options |= {"distillation": True, "pool": "cls+distillation"}
-    if m[5] == "dinov2":
+    if m[5].endswith("dinov2"):
         options |= {"layer_scale": 1e-5, "pool": "cls+mean"}
+    if m[5] == "reg4_dinov2":
+        options |= {"registers": 4, "token_positions": False}
     if m[5].startswith("clip"):
         options |= {"pre_norm": True, "epsilon": 1e-5} | ({"act": "quick_gelu"} if "quickgelu" in m[5] else {})
-    usual = 518 if m[5] == "dinov2" else int(m[5].split("_")[-1])
+    usual = 518 if m[5].endswith("dinov2") else int(m[5].split("_")[-1])
     return Found(options, image_example(config, usual), config.get("num_classes") or None)
 
 
@@ -150,9 +152,10 @@ def in_timm(shapes: Shapes) -> Found | None:
         "hidden": shapes.get("blocks.0.mlp.fc1.weight", (4 * kernel[0],))[0],
         **({"act": "quick_gelu", "pre_norm": True, "epsilon": 1e-5} if clip else {}),
         **({} if "blocks.0.attn.qkv.bias" in shapes else {"qkv_bias": False}),
+        **_positions(shapes["pos_embed"]),
     }
     if scaled:
-        registers = shapes.get("register_tokens", (1, 0))[1]
+        registers = shapes.get("register_tokens", shapes.get("reg_token", (1, 0)))[1]
         options |= {"layer_scale": 1.0, "registers": registers, "mask_token": "mask_token" in shapes}
         options |= {} if "head.weight" in shapes else {"pool": "cls+mean"}
     if "dist_token" in shapes:
@@ -180,7 +183,8 @@ def in_flax(shapes: Shapes) -> Found | None:
         **_core(kernel[3], len(layers), query[1]),
         "patch": kernel[0],
         "hidden": hidden[1],
-        **({} if "cls" in shapes else {"pool": "mean"}),
+        "act": "gelu_pytorch_tanh",
+        **(_positions(table) if "cls" in shapes else {"pool": "mean"}),
         **({"pre_logits": True} if "pre_logits/kernel" in shapes else {}),
     }
     return Found(options, _square(table, (0, kernel[2], kernel[0], kernel[1])))
@@ -213,8 +217,15 @@ def _prefixes(rows: int) -> list[int]:
     return [p for p in (1, 2, 0) if rows > p and math.isqrt(rows - p) ** 2 == rows - p]
 
 
+def _positions(table: tuple[int, ...]) -> dict[str, Any]:
+    """Whether the class token has a row in a position table of this shape."""
+    return {"token_positions": False} if _prefixes(table[-2]) == [0] else {}
+
+
 def square_position_grid(method: Method) -> Rule:
     """`position_grid` between square grids, with as many tokens besides the patches (0 to 2) as both tables can have.
+
+    A rule sees tables, not images, so the images are taken to be square: for others write `position_grid` itself.
 
     Raises `ResizeError` where that is not one number, naming `position_grid` itself.
 

@@ -20,7 +20,7 @@ class _Names(NamedTuple):
     """The parts of a block in a file."""
 
     block: str
-    attention: tuple[str, str, str, str]
+    attention: tuple[str, ...]
     """Query, key, value and out; the first three equal where they are fused."""
     norms: str
     """With ``{n}`` from 1."""
@@ -66,9 +66,11 @@ def keymaps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
         maps |= _clip_maps(sizes, num_classes)
     elif kind is not None:
         maps |= _transformers_maps(kind, sizes, num_classes)
-    if sizes.pool != "mean" and not sizes.registers and not sizes.mask_token and not sizes.projection:
+    # In timm a model with registers has positions for patches only.
+    in_timm = not (sizes.mask_token or sizes.projection or (sizes.registers and sizes.token_positions))
+    if sizes.pool != "mean" and in_timm:
         maps["timm"] = Keymap(_timm(sizes), config=_timm_config(sizes, num_classes))
-    if sizes.layer_scale is not None and sizes.pool != "mean":
+    if sizes.layer_scale is not None and sizes.pool != "mean" and sizes.token_positions:
         maps["facebook"] = Keymap(_facebook())
     if sizes.pool in ("cls", "mean") and transformers_kind(sizes, any_pool=True) == "vit" and sizes.qkv_bias:
         maps |= flax_keymaps(sizes.heads)
@@ -78,6 +80,8 @@ def keymaps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
 def transformers_kind(sizes: Sizes, any_pool: bool = False) -> str | None:
     """The `model_type` of this model in transformers, or None when it has none."""
     scaled, special = sizes.layer_scale is not None, sizes.distillation or sizes.pre_logits
+    if not sizes.token_positions and not any_pool:
+        return None
     if sizes.pre_norm:
         right = not scaled and not special and not sizes.registers and sizes.pool in ("cls", "mean_before_norm")
         return "clip_vision_model" if right and sizes.qkv_bias and not sizes.mask_token else None
@@ -116,35 +120,30 @@ def _under(prefix: str, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
 
 def _transformers_maps(kind: str, sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
     """Of ViT, DeiT and DINOv2: as files have them, and as a model of transformers 5 has them in memory."""
-    file, memory = ("dinov2", "dinov2_5") if kind.startswith("dinov2") else ("vit", "vit5")
-    classifier, base = {
-        "vit": ("ViTForImageClassification", "ViTModel"),
-        "deit": ("DeiTForImageClassification", "DeiTModel"),
-        "dinov2": ("Dinov2ForImageClassification", "Dinov2Model"),
-        "dinov2_with_registers": ("Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersModel"),
-    }[kind]
-    two = sizes.pool == "cls+distillation"
-    config = _config(kind, sizes)
-    names = {"architectures": [classifier + "WithTeacher" * two]} | label_config(num_classes)
-    extras = (Extra(f"{kind}.embeddings.mask_token", np.zeros((1, sizes.width), np.float32), f"{_EMBED}/cls"),)
-    unused = ("mask_token",) * (not kind.startswith("dinov2")) + (r"pooler\.dense\.\w+",) * (not sizes.pre_logits)
-    ignored = tuple(
-        rf"{kind}\." + (pattern if "pooler" in pattern else rf"embeddings\.{pattern}") for pattern in unused
+    dino, two = kind.startswith("dinov2"), sizes.pool == "cls+distillation"
+    # DINOv2's classifier reads the class token and the mean: a head on anything else has no name there.
+    heads = _heads(two) if not dino or sizes.pool == "cls+mean" else ()
+    named = "Dinov2WithRegisters" if sizes.registers else {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2"}[kind]
+    base = _config(kind, sizes) | {"architectures": [f"{named}Model"]}
+    whole = (
+        base | {"architectures": [f"{named}ForImageClassification" + "WithTeacher" * two]} | label_config(num_classes)
     )
+    extras, ignored = [], []
+    if kind == "dinov2_with_registers" and not sizes.mask_token:
+        extras.append(Extra(f"{kind}.embeddings.mask_token", np.zeros((1, sizes.width), np.float32), f"{_EMBED}/cls"))
+    if not dino:
+        ignored.append(rf"{kind}\.embeddings\.mask_token")
+    if not sizes.pre_logits:
+        ignored.append(rf"{kind}\.pooler\.dense\.\w+")
     maps = {}
-    for label, block in (("transformers", file), ("transformers5", memory)):
-        # DINOv2 with a head of its own on other features than its classifier's has no name for that head.
-        own_head = kind not in ("dinov2", "dinov2_with_registers") or sizes.pool == "cls+mean"
-        whole = Keymap(
-            _under(f"{kind}.", _transformers(_FILES[block])) + (_heads(two) if own_head else ()),
-            extras if kind == "dinov2_with_registers" and not sizes.mask_token else (),
-            ignored,
-            config | names if label == "transformers" and own_head and not sizes.pre_logits else None,
-        )
-        maps[label] = whole
-        maps[f"{label}-base"] = whole.without_prefix(
-            f"{kind}.", config=config | {"architectures": [base]} if label == "transformers" else None
-        )
+    for label, block, written in (
+        ("transformers", _FILES["dinov2" if dino else "vit"], True),
+        ("transformers5", _FILES["dinov2_5" if dino else "vit5"], False),
+    ):
+        rules = _under(f"{kind}.", _transformers(block)) + heads
+        config = whole if written and heads and not sizes.pre_logits else None
+        maps[label] = Keymap(rules, tuple(extras), tuple(ignored), config)
+        maps[f"{label}-base"] = maps[label].without_prefix(f"{kind}.", config=base if written else None)
     return maps
 
 
@@ -215,7 +214,7 @@ def image_size(ending: str, prefix: int, patch: int) -> Callable[[Mapping[str, A
 def _clip_maps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
     """Of the image tower, with and without the projection, and of the classifier on it."""
     rules = _under("vision_model.", _clip())
-    ignored = (r"vision_model\.embeddings\.position_ids",)
+    ignored: tuple[str, ...] = (r"vision_model\.embeddings\.position_ids",)
     tower = _config("clip_vision_model", sizes)
     if sizes.pool == "mean_before_norm":
         config = {"model_type": "clip", "architectures": ["CLIPForImageClassification"], "vision_config": _later(tower)}
@@ -223,7 +222,7 @@ def _clip_maps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
             "transformers": Keymap(rules + dense("head", "classifier"), (), ignored, config | label_config(num_classes))
         }
     # The other tower, in the file of a whole CLIP.
-    ignored += (r"text_model\..*", r"text_projection\.weight", "logit_scale", "visual_projection.weight")
+    ignored += (r"text_model\..*", r"text_projection\.weight", "logit_scale", r"visual_projection\.weight")
     if sizes.projection is None:
         config = tower | {"architectures": ["CLIPVisionModel"]}
         whole = Keymap(rules, (), ignored, config)
@@ -259,6 +258,7 @@ def _facebook() -> tuple[Rule, ...]:
 
 def _timm(sizes: Sizes) -> tuple[Rule, ...]:
     rules = (*_timm_backbone(), *leaf(f"{_EMBED}/distillation", "dist_token"), *norm(f"{_EMBED}/norm", "norm_pre"))
+    rules += leaf(f"{_EMBED}/registers", "reg_token")
     if sizes.pool == "cls+distillation":
         return (*rules, *dense("head", "head"), *dense("head/distillation", "head_dist"))
     rules += dense("backbone/pre_logits", "pre_logits.fc")
@@ -280,12 +280,12 @@ _TIMM = {"ti": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge"}
 
 def _timm_config(sizes: Sizes, num_classes: int) -> dict[str, Any] | None:
     """With the architecture's name where timm has one for these sizes; its name tells the size of the images."""
-    if sizes.named is None or sizes.pre_logits or not sizes.qkv_bias:
+    if sizes.named is None or sizes.pre_logits or not sizes.qkv_bias or not sizes.token_positions:
         return None
     named, side = f"{_TIMM[sizes.named]}_", image_size("pos_embed", sizes.positions, sizes.patch)
     patch = f"patch{sizes.patch}_"
     kind = (sizes.pool, sizes.act, sizes.epsilon, sizes.pre_norm, sizes.layer_scale is not None, sizes.distillation)
-    forms = {
+    forms: dict[tuple[Any, ...], Callable[[Mapping[str, Any]], str]] = {
         ("cls", "gelu", 1e-6, False, False, False): lambda flat: f"vit_{named}{patch}{side(flat)}",
         ("cls", "quick_gelu", 1e-5, True, False, False): lambda flat: f"vit_{named}{patch}clip_quickgelu_{side(flat)}",
         ("cls", "gelu", 1e-5, True, False, False): lambda flat: f"vit_{named}{patch}clip_{side(flat)}",

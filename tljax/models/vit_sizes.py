@@ -26,6 +26,7 @@ class Sizes:
     epsilon: float = 1e-6
     qkv_bias: bool = True
     distillation: bool = False
+    token_positions: bool = True
     registers: int = 0
     mask_token: bool = False
     layer_scale: float | None = None
@@ -51,6 +52,11 @@ class Sizes:
     @property
     def positions(self) -> int:
         """Rows of the position table that stand for no patch."""
+        return self.tokens if self.token_positions else 0
+
+    @property
+    def tokens(self) -> int:
+        """Class and distillation token."""
         return (self.pool != "mean") + self.distillation
 
     @property
