@@ -1,12 +1,10 @@
 """Residual networks for small images."""
 
-from collections.abc import Callable
-from functools import partial
-
 import flax.linen as nn
 import jax.numpy as jnp
 
-from tljax.models.classifier import PatchConv, as_images, classifier
+from tljax.models.classifier import as_images, classifier
+from tljax.models.convolution import batch_norm, conv, mean_of_map, pointwise
 from tljax.models.family import Family, nothing
 from tljax.models.resnet_names import keymaps, recognise
 from tljax.models.wrapping import ModelError
@@ -64,7 +62,7 @@ class _ResNet(nn.Module):
             x = _Stage(self.blocks, self.width << stage, min(stage, 1) + 1, self.shortcut, name=f"stage_{stage + 1}")(
                 x, train
             )
-        return jnp.mean(x, axis=(1, 2))
+        return mean_of_map(x)
 
 
 class _Stem(nn.Module):
@@ -72,7 +70,7 @@ class _Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        return nn.relu(_norm(train)(name="norm")(_conv(self.channels)(name="conv")(x)))
+        return nn.relu(batch_norm(train)(name="norm")(conv(self.channels)(name="conv")(x)))
 
 
 class _Stage(nn.Module):
@@ -96,30 +94,13 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        norm = _norm(train)
-        y = nn.relu(norm(name="norm_1")(_conv(self.channels, self.stride)(name="conv_1")(x)))
-        y = norm(name="norm_2")(_conv(self.channels)(name="conv_2")(y))
+        norm = batch_norm(train)
+        y = nn.relu(norm(name="norm_1")(conv(self.channels, 3, self.stride)(name="conv_1")(x)))
+        y = norm(name="norm_2")(conv(self.channels)(name="conv_2")(y))
         x = x[:, :: self.stride, :: self.stride]
         missing = self.channels - x.shape[-1]
         if missing and self.shortcut == "A":
             x = jnp.pad(x, [(0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)])
         elif missing:
-            x = norm(name="shortcut_norm")(PatchConv(self.channels, use_bias=False, name="shortcut_conv")(x))
+            x = norm(name="shortcut_norm")(pointwise(self.channels, "shortcut_conv")(x))
         return nn.relu(x + y)
-
-
-def _conv(channels: int, stride: int = 1) -> Callable[..., nn.Conv]:
-    # One pixel on every side, also with stride 2, where "SAME" pads one side only and so shifts the image.
-    return partial(
-        nn.Conv,
-        channels,
-        (3, 3),
-        (stride, stride),
-        padding=((1, 1), (1, 1)),
-        use_bias=False,
-        kernel_init=nn.initializers.he_normal(),
-    )
-
-
-def _norm(train: bool) -> Callable[..., nn.BatchNorm]:
-    return partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
