@@ -30,8 +30,11 @@ def arm(hook, argument, number):
     def end():
         os.kill(os.getpid(), number)
 
+    rows = []
+
     def at_row(row):
-        if hook == "log" and row["step"] == int(argument):
+        if hook == "log" and row["step"] == int(argument) and not rows:  # once: a second signal acts at once
+            rows.append(row)
             end()
 
     if hook == "torn":
