@@ -11,6 +11,8 @@ from tljax.types import is_state
 KEY, IMAGES = jax.random.key(0), jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
 SLOW = [name for name in CATALOG if name in ("resnet56", "resnet110", "resnet34", "resnet101", "resnet152")]
 SLOW += ["convnext-small", "convnext-base", "convnext-large", "wide-resnet28-10"]
+SLOW += ["vit-s16", "vit-b16", "vit-b32", "vit-l16", "deit-s16", "deit-b16", "dinov2-b14", "dinov2-l14"]
+SLOW += ["clip-b16", "clip-l14"]
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CATALOG]
 
 

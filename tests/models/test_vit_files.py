@@ -314,6 +314,7 @@ def test_published_parameter_counts(name):
     found = from_transformers(config)
     model = vit(num_classes=1000, **found.options)
     params = jax.eval_shape(model.init, KEY, found.example)
+    assert model.name.startswith(name.split()[0])
     assert count(params if name.startswith(("vit", "deit")) else params["backbone"]) == published
 
 

@@ -39,6 +39,22 @@ def _images(size: int, channels: int = 3) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
 
 
+def _imagenet(variant: str, **options: Any) -> Callable[..., Model]:
+    return partial(vit, variant, num_classes=1000, **options)
+
+
+def _deit(variant: str) -> Callable[..., Model]:
+    return _imagenet(variant, distillation=True, pool="cls+distillation")
+
+
+def _dinov2(variant: str) -> Callable[..., Model]:
+    return _imagenet(variant, layer_scale=1.0, mask_token=True, pool="cls+mean")
+
+
+def _clip(variant: str, projection: int) -> Callable[..., Model]:
+    return _imagenet(variant, pre_norm=True, act="quick_gelu", epsilon=1e-5, projection=projection)
+
+
 CATALOG = {
     "mlp": Entry(mlp, "multilayer perceptron; options hidden, activation, norm, dropout"),
     "lenet": Entry(lenet, "two convolutions and a dense layer, for images of 8 to 32 pixels", 648_226, _images(28, 1)),
@@ -71,6 +87,20 @@ CATALOG = {
     ),
     "vit-s": Entry(partial(vit, "s"), "vision transformer, width 384, 12 blocks, 21 M parameters"),
     "vit-b": Entry(partial(vit, "b"), "vision transformer, width 768, 12 blocks, 85 M parameters"),
+    "vit-ti16": Entry(_imagenet("ti16"), "ImageNet ViT and DeiT, 5.7 M parameters", 5_717_416, _images(224)),
+    "vit-s16": Entry(_imagenet("s16"), "ImageNet ViT and DeiT, 22 M parameters", 22_050_664, _images(224)),
+    "vit-b16": Entry(_imagenet("b16"), "ImageNet ViT and DeiT, 87 M parameters", 86_567_656, _images(224)),
+    "vit-b32": Entry(_imagenet("b32"), "ImageNet ViT, 88 M parameters", 88_224_232, _images(224)),
+    "vit-l16": Entry(_imagenet("l16"), "ImageNet ViT, 304 M parameters", 304_326_632, _images(224)),
+    "deit-ti16": Entry(_deit("ti16"), "distilled DeiT, 5.9 M parameters", 5_910_800, _images(224)),
+    "deit-s16": Entry(_deit("s16"), "distilled DeiT, 22 M parameters", 22_436_432, _images(224)),
+    "deit-b16": Entry(_deit("b16"), "distilled DeiT, 87 M parameters", 87_338_192, _images(224)),
+    "dinov2-s14": Entry(_dinov2("s14"), "DINOv2 with a classifier, 23 M parameters", 22_825_576, _images(518)),
+    "dinov2-b14": Entry(_dinov2("b14"), "DINOv2 with a classifier, 88 M parameters", 88_117_480, _images(518)),
+    "dinov2-l14": Entry(_dinov2("l14"), "DINOv2 with a classifier, 306 M parameters", 306_417_640, _images(518)),
+    "clip-b32": Entry(_clip("b32", 512), "CLIP's image tower, 88 M parameters and a head", None, _images(224)),
+    "clip-b16": Entry(_clip("b16", 512), "CLIP's image tower, 86 M parameters and a head", None, _images(224)),
+    "clip-l14": Entry(_clip("l14", 768), "CLIP's image tower, 304 M parameters and a head", None, _images(224)),
 }
 """Every model that `build` knows, by name."""
 

@@ -1,7 +1,5 @@
 """The vision transformer, and its relatives: DeiT, DINOv2 and the image tower of CLIP."""
 
-import re
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -95,7 +93,7 @@ def vit(
         ViT(sizes),
         num_classes,
         groups=("embed", *(f"block_{i:02d}" for i in range(sizes.depth)), "norm", *ends),
-        name=f"vit-{re.match('[a-z]+', variant)[0]}{sizes.patch}",  # type: ignore[index]
+        name=f"{sizes.kind}-{variant.rstrip('0123456789')}{sizes.patch}",
         keymaps=keymaps(sizes, num_classes),
         head=_TwoHeads if pool == "cls+distillation" else nn.Dense,
     )

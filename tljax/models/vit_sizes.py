@@ -60,6 +60,13 @@ class Sizes:
         return (self.pool != "mean") + self.distillation
 
     @property
+    def kind(self) -> str:
+        """What such a model is called."""
+        if self.pre_norm:
+            return "clip"
+        return "deit" if self.distillation else "dinov2" if self.layer_scale is not None else "vit"
+
+    @property
     def named(self) -> str | None:
         """The variant of this width, depth, heads and hidden width, if there is one."""
         return named(self.width, self.depth, self.heads) if self.hidden == 4 * self.width else None
