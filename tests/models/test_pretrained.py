@@ -199,6 +199,34 @@ def test_config_json_goes_before_names(saved):
     assert tl.load_pretrained(path).model.name == "resnet8"
 
 
+def test_classes_that_config_json_tells_otherwise(saved):
+    path, _, _ = saved
+    model = tl.models.imagenet_resnet((1, 1), 3, block="basic", widths=(4, 8), stem=4)
+    tl.export(model, made(model, np.zeros((1, 32, 32, 3), np.float32)), path.parent / "out")
+    file = path.parent / "out/config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"id2label": {"0": "a", "1": "b"}}))
+    loaded = tl.load_pretrained(path.parent / "out")
+    assert loaded.params["head"]["bias"].shape == (3,)
+    assert loaded.report.notes == ("config.json says 2 classes, the head of the file has 3",)
+
+
+def test_values_that_are_no_numbers_are_told(saved):
+    path, flat, _ = saved
+    flat["bn1.bias"][0] = np.nan
+    assert tl.load_pretrained(resaved(path, flat)).report.notes == ("NaN or inf in 'bn1.bias'",)
+
+
+def test_wider_bottlenecks_and_groups_are_not_taken_for_resnet50(tmp_path):
+    model = tl.models.imagenet_resnet((1, 1), 3, widths=(16, 32), stem=4)
+    shapes = {n: v.shape for n, v in named_leaves(jax.eval_shape(model.init, jax.random.key(0), X)).items()}
+    flat = model.keymaps["torchvision"].export({n: np.zeros(s, np.float32) for n, s in shapes.items()})
+    assert tl.load_pretrained(resaved(tmp_path / "a.safetensors", flat)).model.name == "resnet1-1"
+    for change in ({"layer1.0.conv2.weight": (4, 1, 3, 3)}, {"layer1.0.conv1.weight": (8, 4, 1, 1)}):
+        other = flat | {name: np.zeros(shape, np.float32) for name, shape in change.items()}
+        with pytest.raises(ModelError, match="no known architecture"):
+            tl.load_pretrained(resaved(tmp_path / "b.safetensors", other))
+
+
 def test_options_that_an_architecture_lacks(saved):
     path, _, _ = saved
     with pytest.raises(ModelError, match="cifar_resnet has no option 'widht'; it has depth, width, shortcut"):
@@ -240,7 +268,7 @@ def test_a_file_needs_no_head_and_a_model_needs_no_source(saved):
     path, flat, params = saved
     bare = {name: leaf for name, leaf in flat.items() if not name.startswith("linear")}
     loaded = tl.load_pretrained(resaved(path, bare), MODEL, example=X)
-    assert loaded.report.notes == ("the file has no head: ours is initialised afresh",)
+    assert loaded.report.notes == ("the file has no head: ours, for 4 classes, is initialised afresh",)
     assert equal(loaded.params["backbone"], params["backbone"])
     half = bare | {"linear.bias": flat["linear.bias"]}  # half a head is a damaged file
     with pytest.raises(KeymapError, match=r"missing \(1\): 'linear.weight'"):

@@ -115,7 +115,7 @@ def test_a_file_without_its_head(case, tmp_path):
     tl.save_weights(bare, tmp_path / "model.safetensors", separator=".")
     loaded = tl.load_pretrained(tmp_path, num_classes=3)
     assert loaded.convention == "transformers-base"
-    assert loaded.report.notes == ("the file has no head: ours is initialised afresh",)
+    assert loaded.report.notes == ("the file has no head: ours, for 3 classes, is initialised afresh",)
     assert jax.eval_shape(loaded.model.apply, loaded.params, np.zeros((1, *about["images"]), "f")).logits.shape == (
         1,
         3,

@@ -18,8 +18,6 @@ DEPTHS = {
 }
 """Blocks of each stage and their kind, by depth."""
 _PUBLISHED_WIDTHS = {"basic": (64, 128, 256, 512), "bottleneck": (256, 512, 1024, 2048)}
-_BLOCK = re.compile(r"layer(\d)\.(\d+)\.conv1\.weight")
-_LAYER = re.compile(r"(?:resnet\.)?encoder\.stages\.(\d)\.layers\.(\d+)\.layer\.0\.convolution\.weight")
 
 
 def keymaps(
@@ -101,6 +99,18 @@ def from_config(config: Mapping[str, Any]) -> Found | None:
     return Found(_named(options), image_example(config), labels_in(config))
 
 
+_FORMS = (
+    (r"()layer(\d)\.(\d+)\.conv1\.weight", 1, "conv1.weight", "layer{}.0.conv{}.weight"),
+    (
+        r"(resnet\.)?encoder\.stages\.(\d)\.layers\.(\d+)\.layer\.0\.convolution\.weight",
+        0,
+        "embedder.embedder.convolution.weight",
+        "encoder.stages.{}.layers.0.layer.{}.convolution.weight",
+    ),
+)
+"""For each way of naming: the first kernel of every block, what counting begins at, the stem, a first block's kernels."""
+
+
 def recognise(shapes: Shapes) -> Found | None:
     """Stages of blocks after a 7x7 stem, by the names of torchvision and timm, or of transformers.
 
@@ -109,27 +119,35 @@ def recognise(shapes: Shapes) -> Found | None:
     >>> recognise({"conv1.weight": (16, 3, 3, 3)}) is None
     True
     """
-    for pattern, first, stem, last in (
-        (_BLOCK, 1, "conv1.weight", "layer{}.0.bn{}.weight"),
-        (_LAYER, 0, "embedder.embedder.convolution.weight", "encoder.stages.{}.layers.0.layer.{}.normalization.weight"),
-    ):
-        prefix = "resnet." if f"resnet.{stem}" in shapes else ""
-        found = [(int(m[1]) - first, int(m[2])) for name in shapes if (m := pattern.fullmatch(name))]
-        kernel = shapes.get(prefix + stem, ())
-        stages = sorted({stage for stage, _ in found})
-        if kernel[2:] != (7, 7) or stages != list(range(len(stages))) or not stages:
+    for pattern, first, stem, kernel in _FORMS:
+        blocks = [m for name in shapes if (m := re.fullmatch(pattern, name))]
+        prefix = (blocks[0][1] or "") if blocks else ""
+        stem_shape = shapes.get(prefix + stem, ())
+        stages = sorted({int(m[2]) for m in blocks})
+        if stem_shape[2:] != (7, 7) or stages != list(range(first, first + len(stages))):
             continue
-        third = shapes.get(prefix + last.format(first, 3 - (1 - first)))
-        block, n = ("bottleneck", 3) if third else ("basic", 2)
-        norms = [shapes.get(prefix + last.format(s + first, n - (1 - first)), (0,)) for s in stages]
+        found = [[shapes.get(prefix + kernel.format(s, first + i), ()) for i in range(3)] for s in stages]
+        kinds = {_kind(kernels) for kernels in found}
+        if len(kinds) != 1 or None in kinds:
+            continue
         options = {
-            "depth": tuple(max(b for stage, b in found if stage == s) + 1 for s in stages),
-            "block": block,
-            "widths": tuple(shape[0] for shape in norms),
-            "stem": kernel[0],
+            "depth": tuple(sum(int(m[2]) == stage for m in blocks) for stage in stages),
+            "block": kinds.pop(),
+            "widths": tuple((kernels[2] or kernels[1])[0] for kernels in found),
+            "stem": stem_shape[0],
         }
-        return Found(_named(options), image_example({"num_channels": kernel[1]}))
+        return Found(_named(options), image_example({"num_channels": stem_shape[1]}))
     return None
+
+
+def _kind(kernels: list[tuple[int, ...]]) -> str | None:
+    """Which block has these kernels: "basic", "bottleneck", or None where groups or other widths change it."""
+    one, two, three = kernels
+    if not three:
+        return "basic" if one[2:] == two[2:] == (3, 3) and two[:2] == (one[0], one[0]) else None
+    inner = one[0]
+    plain = one[2:] == three[2:] == (1, 1) and two == (inner, inner, 3, 3) and three[:2] == (4 * inner, inner)
+    return "bottleneck" if plain else None
 
 
 def _named(options: dict[str, Any]) -> dict[str, Any]:

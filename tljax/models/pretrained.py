@@ -94,6 +94,18 @@ def load_pretrained(
       ModelError: the architecture is not known; the message lists those that are.
       KeymapError: leaves are missing or unexpected; the message lists them.
       GraftError: shapes differ and no rule was named; the message names the rule.
+
+    >>> import tempfile
+    >>> from tljax.models import export, resnet
+    >>> model = resnet(8, num_classes=3, width=2)
+    >>> params = model.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export(model, params, f"{folder}/resnet.safetensors", format="safetensors")
+    ...     loaded = load_pretrained(f"{folder}/resnet.safetensors", num_classes=5)
+    >>> loaded.report.recognised
+    "cifar_resnet(depth=8, width=2, shortcut='A'), recognised by names and shapes"
+    >>> loaded.report.notes[0][:47]
+    'the head of the file has 3 classes, ours 5: our'
     """
     if model is not None and (options or num_classes is not None):
         argument = next(iter(options), "num_classes")
@@ -103,7 +115,7 @@ def load_pretrained(
     file = open_weights(path, format=format, root=root)
     found = _given(model, file, example) if model is not None else recognise(file, options)
     example = found.example if example is None else example
-    classes = num_classes or found.num_classes or 2
+    classes = num_classes if num_classes is not None else found.num_classes or 2
     built = found.build(classes)
     names = tuple(named_leaves(_shapes(built, example)))
     match = match_convention(built.keymaps, names, tuple(file.specs), convention=convention, strict=strict)
@@ -113,6 +125,10 @@ def load_pretrained(
     if model is None and num_classes is None and in_file not in (None, classes):
         built = found.build(in_file)
     params, grafted, notes = _graft(built, example, leaves, {**(resize or {}), **found.resize}, reinit, strict, key)
+    if None not in (in_file, found.num_classes) and in_file != found.num_classes:
+        notes.append(f"config.json says {found.num_classes} classes, the head of the file has {in_file}")
+    if weights.report.nonfinite:
+        notes.append(f"NaN or inf in {listed(list(weights.report.nonfinite))}")
     report = PretrainedReport(
         weights.report, grafted, found.how, match.convention,
         ignored=match.binding.useless(file.specs),
@@ -183,7 +199,8 @@ def _fresh_head(
     head = {name for name in wanted if name.startswith("head/")}
     there = sorted(head & set(leaves))
     if head and not there:
-        return head, ["the file has no head: ours is initialised afresh"]
+        classes = max(wanted[name].shape[-1] for name in head if wanted[name].shape)
+        return head, [f"the file has no head: ours, for {classes} classes, is initialised afresh"]
     differ = [name for name in there if leaves[name].shape != wanted[name].shape and name not in settled]
     if not differ:
         return set(), []
