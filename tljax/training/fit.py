@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from tljax.checkpoints.checksum import checksum
+from tljax.checkpoints import save_weights
 from tljax.checkpoints.run import RunCheckpoints, make_folder
 from tljax.objectives import Term
 from tljax.plans import Plan, Resolved, plan
@@ -177,7 +178,10 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
                 prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked, seconds,
             )  # fmt: skip
             run = loop.run(run)
-    return _result(run, loop, prepared, log)
+    result = _result(run, loop, prepared, log)
+    if folder is not None and not prepared.choices.stacked:
+        save_weights(result.params, folder / "best.safetensors")
+    return result
 
 
 def _checkpoints(folder: pathlib.Path | None, prepared: Prepared, run: Run) -> Any:
