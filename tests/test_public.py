@@ -34,7 +34,5 @@ def test_unknown_name() -> None:
 
 def test_import_is_lazy_and_silent() -> None:
     code = "import sys, tljax; print([m for m in ('jax', 'flax', 'orbax', 'matplotlib') if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

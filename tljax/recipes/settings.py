@@ -111,12 +111,14 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
+    """`value` for the option whose default is `default`; raises `SettingsError` where it is of another type."""
+    expected: tuple[type, ...]
     if isinstance(default, tuple):
         listed = value if isinstance(value, list | tuple) else [value]
-        kind: type = float if name == "learning_rates" else int
-        return tuple(_typed(name, item, kind()) for item in listed)
+        example = 0.0 if name == "learning_rates" else 0
+        return tuple(_typed(name, item, example) for item in listed)
     if isinstance(default, bool):
-        expected: tuple[type, ...] = (bool,)
+        expected = (bool,)
     elif isinstance(default, float):
         expected = (int, float)
     elif isinstance(default, int) or name == "image_size":
@@ -126,7 +128,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
         wanted = " or ".join(t.__name__ for t in expected)
         raise SettingsError(f"option {name!r} should be {wanted}; found {value!r}")
-    return float(value) if isinstance(default, float) else value
+    return float(value) if float in expected else value
 
 
 def _require(condition: bool, name: str, found: Any, expected: str) -> None:

@@ -109,6 +109,6 @@ def _fitted(source: Task, target: Task) -> Task:
             f"the source {source.name!r} has examples of shape {list(found)}, the target {target.name!r} of "
             f"{list(wanted)}: only images can be brought to one shape"
         )
-    parts = {part: match_images(getattr(source, part), *wanted) for part in ("train", "valid", "test")}
-    shape = "x".join(map(str, wanted))
-    return dataclasses.replace(source, **parts, notes=(*source.notes, f"source images were brought to {shape}"))
+    train, valid, test = (match_images(part, *wanted) for part in (source.train, source.valid, source.test))
+    note = f"source images were brought to {'x'.join(map(str, wanted))}"
+    return Task(source.name, train, valid, test, (*source.notes, note))

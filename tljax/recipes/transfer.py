@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -154,7 +155,10 @@ class _Bench:
     def _nearest(self, pool: np.ndarray, valid: np.ndarray, test: np.ndarray, rows: np.ndarray) -> Scored:
         def answer(queries: np.ndarray, k: int) -> np.ndarray:
             labels, classes = self.target.train.y[rows], self.target.train.outputs
-            return np.asarray(knn_predict(pool[rows], labels, queries, k=k, num_classes=classes))
+            near = knn_predict(
+                jnp.asarray(pool[rows]), jnp.asarray(labels), jnp.asarray(queries), k=k, num_classes=classes
+            )
+            return np.asarray(near)
 
         right = [float(np.mean(answer(valid, k).argmax(-1) == self.target.valid.y)) for k in NEIGHBOURS]
         best = int(np.argmax(right))

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tljax.checkpoints.checksum import checksum
 from tljax.checkpoints import save_weights
+from tljax.checkpoints.checksum import checksum
 from tljax.checkpoints.run import RunCheckpoints, make_folder
 from tljax.objectives import Term
 from tljax.plans import Plan, Resolved, plan
