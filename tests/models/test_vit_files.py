@@ -42,7 +42,14 @@ CASES = list(dict.fromkeys(name.split("/")[0] for name in STORED))
 TRANSFORMERS = [case for case in CASES if case.startswith("transformers")]
 WITH_HEAD = [case for case in TRANSFORMERS if "base" not in case and ("clip" not in case or "classifier" in case)]
 CLASSES = 5
-SLOW = ["transformers vit base", "transformers deit", "transformers dinov2 base", "transformers clip", "timm vit"]
+SLOW = [
+    "transformers vit base",
+    "transformers deit",
+    "transformers dinov2 base",
+    "transformers clip",
+    "timm vit",
+    "timm dinov2",
+]
 OPTIONS = {
     "transformers vit base": {"pre_logits": True},
     **{case: {"heads": 2} for case in CASES if case.startswith("timm")},
@@ -188,6 +195,20 @@ def test_transformers_reads_what_was_exported(case, tmp_path):
 
 def images_of(case):
     return json.loads(str(STORED[f"{case}/about"]))["images"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_reads_the_names_of_version_4(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    flat, _ = written("transformers clip", tmp_path)
+    loaded = tl.load_pretrained(tmp_path)
+    tl.export(loaded.model, loaded.params, tmp_path / "out", convention="transformers")
+    assert set(read_weights(tmp_path / "out").leaves) == {f"vision_model.{name}" for name in flat}
+    like = script("make_vit_models").CASES["transformers clip"][0]()
+    theirs, info = type(like).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values()), info
+    assert_same_leaves({name: leaf.numpy() for name, leaf in theirs.state_dict().items()}, flat)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,15 +1,14 @@
 """Vision transformers in the files of transformers, timm and DINOv2's authors."""
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from tljax.checkpoints.keymap import Extra, Keymap, KeymapError, Rule, size
+from tljax.checkpoints.keymap import Extra, Keymap, Rule
 from tljax.checkpoints.layers import conv, dense, fused_dense, leaf, norm
 from tljax.checkpoints.layouts import expanded
 from tljax.models.family import label_config
+from tljax.models.vit_config import later, timm_config, transformers_config
 from tljax.models.vit_flax_names import flax_keymaps
 from tljax.models.vit_sizes import Sizes
 
@@ -59,7 +58,15 @@ _FILES = {
 
 
 def keymaps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
-    """Those that can hold this model: transformers as ViT, DeiT, DINOv2 or CLIP, and the others' files."""
+    """Those that can hold this model: transformers as ViT, DeiT, DINOv2 or CLIP, and the others' files.
+
+    "transformers" has the names of its files, which versions 4 and 5 write and read; "transformers5" those that a model
+    has in memory since version 5; "-base" is the model without its head.
+
+    >>> maps = keymaps(Sizes(patch=16, width=192, depth=12, heads=3, hidden=768), 10)
+    >>> list(maps)
+    ['transformers', 'transformers-base', 'transformers5', 'transformers5-base', 'timm', 'big_vision', 'vit_jax']
+    """
     maps: dict[str, Keymap] = {}
     kind = transformers_kind(sizes)
     if kind == "clip_vision_model":
@@ -69,7 +76,7 @@ def keymaps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
     # In timm a model with registers has positions for patches only.
     in_timm = not (sizes.mask_token or sizes.projection or (sizes.registers and sizes.token_positions))
     if sizes.pool != "mean" and in_timm:
-        maps["timm"] = Keymap(_timm(sizes), config=_timm_config(sizes, num_classes))
+        maps["timm"] = Keymap(_timm(sizes), config=timm_config(sizes, num_classes))
     if sizes.layer_scale is not None and sizes.pool != "mean" and sizes.token_positions:
         maps["facebook"] = Keymap(_facebook())
     if sizes.pool in ("cls", "mean") and transformers_kind(sizes, any_pool=True) == "vit" and sizes.qkv_bias:
@@ -78,7 +85,13 @@ def keymaps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
 
 
 def transformers_kind(sizes: Sizes, any_pool: bool = False) -> str | None:
-    """The `model_type` of this model in transformers, or None when it has none."""
+    """The `model_type` of this model in transformers, or None when it has none.
+
+    With `any_pool`, pooling and the positions of tokens need not be as there.
+
+    >>> transformers_kind(Sizes(patch=14, width=384, depth=12, heads=6, hidden=1536, layer_scale=1.0))
+    'dinov2'
+    """
     scaled, special = sizes.layer_scale is not None, sizes.distillation or sizes.pre_logits
     if not sizes.token_positions and not any_pool:
         return None
@@ -124,7 +137,7 @@ def _transformers_maps(kind: str, sizes: Sizes, num_classes: int) -> dict[str, K
     # DINOv2's classifier reads the class token and the mean: a head on anything else has no name there.
     heads = _heads(two) if not dino or sizes.pool == "cls+mean" else ()
     named = "Dinov2WithRegisters" if sizes.registers else {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2"}[kind]
-    base = _config(kind, sizes) | {"architectures": [f"{named}Model"]}
+    base = transformers_config(kind, sizes) | {"architectures": [f"{named}Model"]}
     whole = (
         base | {"architectures": [f"{named}ForImageClassification" + "WithTeacher" * two]} | label_config(num_classes)
     )
@@ -167,57 +180,13 @@ def _heads(two: bool) -> tuple[Rule, ...]:
     return (*dense("head", "cls_classifier"), *dense("head/distillation", "distillation_classifier"))
 
 
-def _config(kind: str, sizes: Sizes) -> dict[str, Any]:
-    clip = kind == "clip_vision_model"
-    table = "position_embedding.weight" if clip else "position_embeddings"
-    patches = "patch_embedding.weight" if clip else "patch_embeddings.projection.weight"
-    config = {
-        "model_type": kind,
-        "hidden_size": sizes.width,
-        "num_hidden_layers": sizes.depth,
-        "num_attention_heads": sizes.heads,
-        "hidden_act": sizes.act,
-        "layer_norm_eps": sizes.epsilon,
-        "patch_size": sizes.patch,
-        "image_size": image_size(table, sizes.positions, sizes.patch),
-        "num_channels": size(patches, 1),
-    }
-    if not clip:
-        config |= {"qkv_bias": sizes.qkv_bias, "hidden_dropout_prob": sizes.dropout}
-    if kind.startswith("dinov2"):
-        config |= {"mlp_ratio": sizes.hidden // sizes.width, "layerscale_value": sizes.layer_scale}
-        config |= {"use_swiglu_ffn": False}
-        config |= {"num_register_tokens": sizes.registers} if sizes.registers else {"use_mask_token": sizes.mask_token}
-    else:
-        config |= {"intermediate_size": sizes.hidden}
-    return config
-
-
-def image_size(ending: str, prefix: int, patch: int) -> Callable[[Mapping[str, Any]], int]:
-    """For `Keymap.config`: the side of the images, from the position table whose name ends like this.
-
-    Raises `KeymapError` when the grid is not square: the table does not tell its sides.
-
-    >>> image_size("pos_embed", 1, 16)({"pos_embed": np.zeros((1, 197, 8))})
-    224
-    """
-
-    def side(flat: Mapping[str, Any]) -> int:
-        rows = next(leaf.shape[-2] for name, leaf in flat.items() if name.endswith(ending)) - prefix
-        if math.isqrt(rows) ** 2 != rows:
-            raise KeymapError(f"{rows} patches are no square grid; config.json can be written for square images only")
-        return math.isqrt(rows) * patch
-
-    return side
-
-
 def _clip_maps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
     """Of the image tower, with and without the projection, and of the classifier on it."""
     rules = _under("vision_model.", _clip())
     ignored: tuple[str, ...] = (r"vision_model\.embeddings\.position_ids",)
-    tower = _config("clip_vision_model", sizes)
+    tower = transformers_config("clip_vision_model", sizes)
     if sizes.pool == "mean_before_norm":
-        config = {"model_type": "clip", "architectures": ["CLIPForImageClassification"], "vision_config": _later(tower)}
+        config = {"model_type": "clip", "architectures": ["CLIPForImageClassification"], "vision_config": later(tower)}
         return {
             "transformers": Keymap(rules + dense("head", "classifier"), (), ignored, config | label_config(num_classes))
         }
@@ -230,11 +199,6 @@ def _clip_maps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
     rules += dense("backbone/projection", "visual_projection")
     config = tower | {"architectures": ["CLIPVisionModelWithProjection"], "projection_dim": sizes.projection}
     return {"transformers": Keymap(rules, (), ignored, config)}
-
-
-def _later(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """A part of config.json whose values come from the exported leaves."""
-    return lambda flat: {name: value(flat) if callable(value) else value for name, value in config.items()}
 
 
 def _clip() -> tuple[Rule, ...]:
@@ -273,24 +237,3 @@ def _timm_backbone() -> tuple[Rule, ...]:
         *_block(_FILES["timm"]),
         *norm("backbone/norm", "norm"),
     )
-
-
-_TIMM = {"ti": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge"}
-
-
-def _timm_config(sizes: Sizes, num_classes: int) -> dict[str, Any] | None:
-    """With the architecture's name where timm has one for these sizes; its name tells the size of the images."""
-    if sizes.named is None or sizes.pre_logits or not sizes.qkv_bias or not sizes.token_positions:
-        return None
-    named, side = f"{_TIMM[sizes.named]}_", image_size("pos_embed", sizes.positions, sizes.patch)
-    patch = f"patch{sizes.patch}_"
-    kind = (sizes.pool, sizes.act, sizes.epsilon, sizes.pre_norm, sizes.layer_scale is not None, sizes.distillation)
-    forms: dict[tuple[Any, ...], Callable[[Mapping[str, Any]], str]] = {
-        ("cls", "gelu", 1e-6, False, False, False): lambda flat: f"vit_{named}{patch}{side(flat)}",
-        ("cls", "quick_gelu", 1e-5, True, False, False): lambda flat: f"vit_{named}{patch}clip_quickgelu_{side(flat)}",
-        ("cls", "gelu", 1e-5, True, False, False): lambda flat: f"vit_{named}{patch}clip_{side(flat)}",
-        ("cls+distillation", "gelu", 1e-6, False, False, True): lambda flat: (
-            f"deit_{named}distilled_{patch}{side(flat)}"
-        ),
-    }
-    return {"architecture": forms[kind], "num_classes": num_classes} if kind in forms else None
