@@ -66,6 +66,7 @@ def collect(
             "seeds": 1,
             "steps": settings.pretrain_steps,
             "best_step": pretrained["best_step"],
+            "augmentation": pretrained["augmentation"],
         },
         "target": {k: v for k, v in sizes.items() if k != "train"} | {"pool": sizes["train"]},
         "model": {"name": settings.model, "parameters": count(params)},

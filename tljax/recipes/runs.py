@@ -91,7 +91,6 @@ def tune(
             batch_size=budget.batch_size,
             run_dir=folder / str(number),
             save_every=max(1, budget.steps // 4),
-            keep=1,
             progress=f"{title}{part}" if show else False,
         )
         rows = _rows_by_run(result.history)

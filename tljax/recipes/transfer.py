@@ -85,6 +85,7 @@ def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool
     """The source model: its parameters and how it does on the source's test data."""
     model = build(settings.model, source.train.outputs)
     start = model.init(jax.random.key(settings.seed), source.train.x[:1])
+    shifts = _shifts(source.train.x.shape[1:]) if settings.augment else None
     result = fit(
         model,
         start,
@@ -96,13 +97,17 @@ def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool
         steps=settings.pretrain_steps,
         batch_size=settings.batch_size,
         monitor="nll",
-        augment=_shifts(source.train.x.shape[1:]) if settings.augment else None,
+        augment=shifts,
         run_dir=folder,
-        keep=1,
         progress="pretrain on the source" if show else False,
     )
     test = evaluate(model, result.params, source.test)
-    return {"params": result.params, "best_step": int(result.best_step), "test": dict(test)}
+    return {
+        "params": result.params,
+        "best_step": int(result.best_step),
+        "test": dict(test),
+        "augmentation": "randomly shifted images" if shifts else None,
+    }
 
 
 def _shifts(shape: tuple[int, ...]) -> Augment | None:

@@ -158,9 +158,10 @@ def _source_sentence(results: Results) -> str:
     scales = [scale_of(results, key) for key in ("accuracy", "macro_f1", "nll", "rmse", "r2") if key in tests]
     said = [f"{scale.metric.label} {scale.value(tests[scale.metric.key])}{scale.unit}" for scale in scales]
     once = "once, " if source.get("seeds") == 1 else ""
+    means = f" with {source['augmentation']}" if source.get("augmentation") else ""
     best = f" (best on its validation split at step {source['best_step']})" if source.get("best_step") else ""
     tested = f"; on the source test split: {', '.join(said)}" if said else ""
-    return f"The source model was trained {once}for {plural(source['steps'], 'step')}{best}{tested}."
+    return f"The source model was trained {once}for {plural(source['steps'], 'step')}{means}{best}{tested}."
 
 
 def _protocol(results: Results) -> list[Block]:
