@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tljax.models import ModelError, convnext, imagenet_resnet, mobilenet_v1, wide_resnet
+from tljax.models.family import family
 from tljax.tree import leaf_names, map_named, named_leaves, select
 from tljax.types import is_state
 
@@ -122,6 +123,25 @@ def test_a_model_transformers_lacks_has_no_names_of_it():
     assert set(mobilenet_v1(act="leaky_relu_0.1").keymaps) == {"torch", "timm"}
     assert "timm" not in imagenet_resnet((1, 1)).keymaps
     assert imagenet_resnet(50, num_classes=3).keymaps["timm"].config == {"architecture": "resnet50", "num_classes": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "options"),
+    [
+        ("imagenet_resnet", "resnet50", {"depth": 50}),
+        ("convnext", "convnext_base", {"variant": "base"}),
+        ("mobilenet_v1", "mobilenetv1_125", {"width": 1.25, "act": "relu6", "padding": "even", "epsilon": 1e-5}),
+    ],
+)
+def test_configurations_of_timm(name, architecture, options):
+    config = {"architecture": architecture, "num_classes": 3, "pretrained_cfg": {"input_size": [1, 288, 256]}}
+    found = family(name).from_config(config)
+    assert (found.options, found.num_classes, found.example.shape) == (options, 3, (1, 288, 256, 1))
+    keymap = family(name).build(num_classes=3, **options).keymaps["timm"]
+    assert keymap.config == {"architecture": architecture, "num_classes": 3}
+    assert family(name).from_config(config | {"architecture": f"{architecture}d"}) is None
+    with pytest.raises(ModelError, match="with model_args"):
+        family(name).from_config(config | {"model_args": {"act_layer": "silu"}})
 
 
 @pytest.mark.parametrize(

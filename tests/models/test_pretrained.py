@@ -13,7 +13,7 @@ from tljax.checkpoints import CheckpointError
 from tljax.checkpoints.keymap import Keymap, KeymapError
 from tljax.checkpoints.layers import batch_norm, conv, counters, dense
 from tljax.models import ModelError, lenet, resnet
-from tljax.tree import GraftError, head_rows, leaf_names, named_leaves
+from tljax.tree import GraftError, NoMatchError, head_rows, leaf_names, named_leaves
 
 X = np.zeros((1, 8, 8, 3), np.float32)
 MODEL = resnet(8, num_classes=4, width=2)
@@ -111,6 +111,24 @@ def test_other_channels_go_through_the_named_rule(saved):
     kernel = loaded.params["backbone"]["stem"]["conv"]["kernel"]
     np.testing.assert_allclose(kernel[:, :, 0], params["backbone"]["stem"]["conv"]["kernel"].sum(2), rtol=1e-5)
     assert loaded.report.notes == ("backbone/stem/conv/kernel is [3, 3, 3, 2] -> [3, 3, 1, 2] by input_channels",)
+
+
+@pytest.mark.parametrize("spec", ["backbone/stem/conv/kernel", "backbone/stem/**"])
+def test_a_rule_of_ones_own_goes_before_the_architectures(saved, spec):
+    path, _, _ = saved
+
+    def ones(name, source, target):
+        return np.ones(target.shape, np.float32)
+
+    loaded = tl.load_pretrained(path, example=jnp.zeros((1, 8, 8, 1)), resize={spec: ones})
+    assert np.all(loaded.params["backbone"]["stem"]["conv"]["kernel"] == 1)
+    assert "by ones" in loaded.report.notes[0]
+
+
+def test_a_rule_that_matches_nothing_is_an_error(saved):
+    path, _, _ = saved
+    with pytest.raises(NoMatchError, match="haed"):
+        tl.load_pretrained(path, resize={"haed/**": head_rows(["a"], ["a"])})
 
 
 def test_another_image_size_names_the_leaf(tmp_path):

@@ -108,7 +108,7 @@ _FORMS = (
         "encoder.stages.{}.layers.0.layer.{}.convolution.weight",
     ),
 )
-"""For each way of naming: the first kernel of every block, what counting begins at, the stem, a first block's kernels."""
+"""For each way of naming: the first kernel of a block, what counting begins at, the stem, a kernel of a first block."""
 
 
 def recognise(shapes: Shapes) -> Found | None:

@@ -124,7 +124,7 @@ def load_pretrained(
     in_file = _classes(leaves)
     if model is None and num_classes is None and in_file not in (None, classes):
         built = found.build(in_file)
-    params, grafted, notes = _graft(built, example, leaves, {**(resize or {}), **found.resize}, reinit, strict, key)
+    params, grafted, notes = _graft(built, example, leaves, resize or {}, found.resize, reinit, strict, key)
     if None not in (in_file, found.num_classes) and in_file != found.num_classes:
         notes.append(f"config.json says {found.num_classes} classes, the head of the file has {in_file}")
     if weights.report.nonfinite:
@@ -172,24 +172,35 @@ def _graft(
     model: Model,
     example: Any,
     leaves: Mapping[str, Any],
-    rules: Mapping[Any, Any],
+    asked: Mapping[Any, Any],
+    usual: Mapping[Any, Any],
     reinit: Spec,
     strict: bool,
     key: Key | None,
 ) -> tuple[Params, GraftReport, list[str]]:
-    """The parameters, with fresh values only where the file has none."""
+    """The parameters, with fresh values only where the file has none.
+
+    The rules that were `asked` for must match a leaf; the `usual` ones of the architecture are there in case.
+    """
     shapes = _shapes(model, example)
     wanted = named_leaves(shapes)
-    ruled = {name for spec in rules for name in select(spec).names(shapes, required=False)}
+    differ = {name for name, leaf in leaves.items() if leaf.shape != wanted[name].shape}
+    ruled = {name for spec in asked for name in select(spec).names(shapes)}
+    ruled |= {name for spec in usual for name in _names(spec, shapes) if name in differ}
     fresh = set(select(reinit).names(shapes))
     head, notes = _fresh_head(wanted, leaves, fresh | ruled)
     fresh |= head
     unfilled = [name for name in wanted if name not in leaves or name in fresh or name in ruled]
     start = _initialised(model, example, unfilled, key) if unfilled else shapes
-    used = {spec: rule for spec, rule in rules.items() if set(select(spec).names(shapes, required=False)) - fresh}
-    params, report = graft(start, from_named(leaves), reinit=sorted(fresh), resize=used or None, strict=strict)
+    both = {**asked, **{spec: rule for spec, rule in usual.items() if spec not in asked}}
+    rules = {spec: rule for spec, rule in both.items() if ruled & set(_names(spec, shapes)) - fresh}
+    params, report = graft(start, from_named(leaves), reinit=sorted(fresh), resize=rules or None, strict=strict)
     notes += [f"{row.name} is {row.change}" for row in report.rows if row.action == "resized"]
     return params, report, notes
+
+
+def _names(spec: Spec, tree: Params) -> list[str]:
+    return select(spec).names(tree, required=False)
 
 
 def _fresh_head(
