@@ -41,7 +41,29 @@ def build_parser() -> argparse.ArgumentParser:
     _add_completion(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_transfer(commands)
+    _add_weights(commands)
     return parser
+
+
+def _add_weights(commands: Any) -> None:
+    inspect = commands.add_parser("inspect", help="show what is in a weight file", formatter_class=_HelpFormatter)
+    inspect.add_argument("file", metavar="FILE", help="a weight file, or a folder with config.json and weights")
+    inspect.set_defaults(command=_inspect)
+    convert = commands.add_parser(
+        "convert",
+        help="write a weight file in another format",
+        description="Write the weights of SOURCE in the format that the suffix of TARGET names: .safetensors, .npz, "
+        ".msgpack or .pt. Names and values stay as they are; what is no weight, such as optimiser state, is left out.",
+        formatter_class=_HelpFormatter,
+    )
+    convert.add_argument("source", metavar="SOURCE")
+    convert.add_argument("target", metavar="TARGET")
+    convert.add_argument("--force", action="store_true", help="replace TARGET if it exists")
+    convert.set_defaults(command=_convert)
+    models = commands.add_parser("models", help="list the models of the catalogue", formatter_class=_HelpFormatter)
+    models.set_defaults(command=_models)
+    for parser in (inspect, convert, models):
+        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def _add_transfer(commands: Any) -> None:
@@ -119,6 +141,27 @@ def _transfer(options: argparse.Namespace) -> int:
     from tljax.recipes.transfer import run_transfer
 
     print(run_transfer(settings_from(settings | given), show=not hasattr(options, "quiet")))
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from tljax.recipes.weights import inspect_file
+
+    print(inspect_file(options.file))
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from tljax.recipes.weights import convert_file
+
+    print(convert_file(options.source, options.target, force=options.force))
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from tljax.recipes.weights import models_table
+
+    print(models_table())
     return 0
 
 
