@@ -37,8 +37,9 @@ def inspect_file(path: str) -> str:
 def convert_file(source: str, target: str, *, force: bool = False) -> str:
     """Write the weights of `source` in the format that the suffix of `target` names; returns what was done.
 
-    Values stay as they are, and so do names, but that formats which nest by nature (msgpack, orbax) nest them. Raises `CheckpointError` when a file cannot be read or written, or when
-    `target` exists and `force` is not set.
+    Values stay as they are, and so do names, but that formats which nest by nature (msgpack, orbax) nest them.
+
+    Raises `CheckpointError` when a file cannot be read or written, or when `target` exists and `force` is not set.
     """
     if pathlib.Path(target).exists() and not force:
         raise CheckpointError(f"{target} exists; give --force to replace it, or another name")
