@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -259,13 +260,18 @@ def test_a_run_that_stopped_early_stays_stopped(tmp_path):
 STILL = optax.sgd(0.0)
 
 
-def test_where_nothing_is_said_it_is_saved_at_the_end_and_by_the_clock(tmp_path, monkeypatch):
-    short(tmp_path / "a")
-    assert [p.name for p in (tmp_path / "a" / "checkpoints").glob("[0-9]*")] == ["24"]
-    monkeypatch.setattr("tljax.training.loop.SAVE_SECONDS", 0.0)
-    monkeypatch.setattr("tljax.training.loop.Loop._save_is_due", lambda self, step: True)
-    short(tmp_path / "b", keep=50)
-    assert len(list((tmp_path / "b" / "checkpoints").glob("[0-9]*"))) > 4
+def saves(folder):
+    return sorted(int(p.name) for p in (folder / "checkpoints").glob("[0-9]*"))
+
+
+def test_where_nothing_is_said_it_is_saved_half_way_at_the_end_and_by_the_clock(tmp_path, monkeypatch):
+    short(tmp_path / "a", keep=50)
+    assert saves(tmp_path / "a") == [12, 24]
+    now = [0.0]
+    clock = types.SimpleNamespace(perf_counter=time.perf_counter, monotonic=lambda: now[0])
+    monkeypatch.setattr("tljax.training.loop.time", clock)
+    short(tmp_path / "b", keep=50, on_log=[lambda row: now.append(now.pop() + 40)])
+    assert saves(tmp_path / "b") == [6, 12, 18, 24]
 
 
 def test_training_seconds_add_up_over_restarts(tmp_path):

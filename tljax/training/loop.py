@@ -36,7 +36,7 @@ class Rhythm:
     log_every: int
     eval_every: int
     save_every: int | None = None
-    """None: by the clock."""
+    """None: by the clock, and half-way, so that even a short run's last checkpoint has one before it."""
 
     def next_stop(self, step: int) -> int:
         """The first step after `step` at which the host has something to do.
@@ -44,7 +44,7 @@ class Rhythm:
         >>> Rhythm(steps=100, log_every=10, eval_every=25).next_stop(20)
         25
         """
-        every = [n for n in (self.log_every, self.eval_every, self.save_every) if n is not None]
+        every = [self.log_every, self.eval_every, self.save_every or max(1, self.steps // 2)]
         return min([self.steps] + [(step // n + 1) * n for n in every])
 
     def due(self, step: int, every: int) -> bool:
@@ -132,9 +132,10 @@ class Loop:
         self.shown[f"{split} {name}"] = float(np.mean(host[name]))
 
     def _save_is_due(self, step: int) -> bool:
-        every = self.rhythm.save_every
-        if every is not None:
-            return self.rhythm.due(step, every)
+        if self.rhythm.save_every is not None:
+            return self.rhythm.due(step, self.rhythm.save_every)
+        if step == self.rhythm.steps // 2:
+            return True
         return time.monotonic() - self.saved_at > max(SAVE_SECONDS, 20 * self.saving_seconds)
 
     def _save(self, run: Run, step: int) -> None:

@@ -41,7 +41,7 @@ class Options:
     log_every: int | None = None
     """Steps between log lines; default: as `eval_every`."""
     save_every: int | None = None
-    """Steps between checkpoints; default: every half a minute of work. One is always made at the end."""
+    """Steps between checkpoints; default: every half a minute, and half-way. One is always made at the end."""
     keep: int = 2
     """How many checkpoints are kept."""
     metric: Metric | None = None
