@@ -1,6 +1,7 @@
 """The public names: each exists, is typed, and documented."""
 
 import ast
+import importlib
 import inspect
 import pathlib
 import subprocess
@@ -16,6 +17,20 @@ def test_every_public_name_exists_and_is_documented(name: str) -> None:
     value = getattr(tljax, name)
     if inspect.isroutine(value) or inspect.isclass(value) or inspect.ismodule(value):
         assert inspect.getdoc(value), name
+
+
+PACKAGES = [importlib.import_module(f"tljax.{name}") for name in tljax.__all__ if name in tljax._PACKAGES]
+FUNCTIONS = {
+    f"{package.__name__}.{name}": value
+    for package in PACKAGES
+    for name, value in inspect.getmembers(package, inspect.isfunction)
+    if value.__module__.startswith("tljax")
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_public_function_has_an_example(name: str) -> None:
+    assert ">>>" in (inspect.getdoc(FUNCTIONS[name]) or "")
 
 
 def test_the_stub_for_type_checkers_names_the_same() -> None:

@@ -12,6 +12,7 @@ MOST_CLASSES = 1_000_000
 
 
 def array(value: object, letter: str, where: str) -> np.ndarray:
+    """`value` as a NumPy array; raises where it cannot be one, or holds objects."""
     try:
         array = np.asarray(value)
     except ValueError as error:  # NumPy refuses nested lists of different lengths
@@ -24,6 +25,7 @@ def array(value: object, letter: str, where: str) -> np.ndarray:
 
 
 def inputs(x: np.ndarray, where: str) -> np.ndarray:
+    """`x` in the dtype of inputs: float32, or int32 for codes; uint8 is divided by 255."""
     if x.dtype == np.uint8:
         return np.divide(x, np.float32(255), dtype=np.float32)
     if x.dtype.kind in "iu":
@@ -35,6 +37,7 @@ def inputs(x: np.ndarray, where: str) -> np.ndarray:
 
 
 def finite_floats(array: np.ndarray, letter: str, where: str) -> np.ndarray:
+    """`values` as float32; raises where one is NaN, infinite or too large."""
     with np.errstate(all="ignore"):
         floats = array.astype(np.float32, copy=False)
         if np.isfinite(floats.sum()):  # one pass without a temporary; NaN and inf never sum to a finite number
@@ -51,6 +54,7 @@ def finite_floats(array: np.ndarray, letter: str, where: str) -> np.ndarray:
 
 
 def class_names(classes: Iterable[str] | None, y: np.ndarray, where: str) -> tuple[str, ...]:
+    """The names of the classes, given or inferred from `y`; () in a regression."""
     if classes is None:
         if y.ndim != 1 or y.dtype.kind not in "iub":
             return ()
@@ -101,6 +105,7 @@ def _whole(y: np.ndarray, where: str) -> np.ndarray:
 
 
 def targets(y: np.ndarray, where: str) -> np.ndarray:
+    """`y` as regression targets, float32."""
     if y.ndim > 2:
         raise DataError(f"{where}: y must be [N] or [N, K]; found {list(y.shape)}")
     return finite_floats(y, "y", where)

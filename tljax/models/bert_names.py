@@ -225,6 +225,13 @@ def pooling(folder: str | os.PathLike[str]) -> str:
     For ``load_pretrained(folder, pool=pooling(folder))``; a folder without that file is loaded without `pool`.
 
     Raises `ModelError` where the file is missing, damaged, or names another pooling.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (pathlib.Path(folder) / "1_Pooling").mkdir()
+    ...     _ = (pathlib.Path(folder) / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    ...     pooling(folder)
+    'cls'
     """
     path = pathlib.Path(folder) / "1_Pooling" / "config.json"
     try:

@@ -81,7 +81,15 @@ class Term:
 
 
 def stateless(value: Callable[[Scene], tuple[Array, Metrics]], description: str, *streams: str) -> Term:
-    """A term that owns nothing, from a function of the scene."""
+    """A term that owns nothing: `value(scene) -> (scalar, metrics)`, what to print, and the streams it reads.
+
+    >>> def confident(scene):
+    ...     p = jax.nn.softmax(scene.outputs["train"].logits)
+    ...     entropy = -jnp.mean(jnp.sum(p * jnp.log(p), axis=-1))
+    ...     return entropy, {"entropy": entropy}
+    >>> print(0.1 * stateless(confident, "confident()"))
+    0.1 * confident()
+    """
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         del owned

@@ -48,6 +48,12 @@ def run_transfer(settings: Settings, *, show: bool = True) -> Outcome:
     Raises:
       RunError: the folder holds a run of other settings, or cannot be written to.
       DataError, SettingsError, TljaxError: as their messages say; earlier results stay as they are.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run_transfer(Settings(target="digitz", run_dir=folder), show=False)
+    Traceback (most recent call last):
+    tljax.data.error.DataError: ...'digitz'...
     """
     folder = settings.folder
     claim_folder(folder, settings.described(), resume=settings.resume)
