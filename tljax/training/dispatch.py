@@ -2,8 +2,8 @@
 
 A loop on the device costs the host nothing and is the rule.  The exception is convolution on CPU: XLA rewrites
 convolutions into the form that its fast kernels take at the top level of a program only, so that inside a loop the
-gradients of a 3x3 convolution run 10 to 50 times slower (jax 0.10, 16 to 64 channels).  There a launch per step, some
-50 microseconds, is far cheaper.
+gradients of 3x3 convolutions run several times to tens of times slower (`benchmarks/conv_in_loop.py`).  There a launch
+per step, some 50 microseconds, is far cheaper.
 """
 
 from collections.abc import Callable, Iterator, Mapping
