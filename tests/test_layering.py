@@ -58,11 +58,7 @@ def test_every_package_has_its_place() -> None:
 @pytest.mark.parametrize("file", sources(), ids=lambda f: str(f.relative_to(ROOT)))
 def test_optional_and_slow_packages_are_imported_on_first_use(file: pathlib.Path) -> None:
     for node in ast.parse(file.read_text()).body:
-        names = (
-            [a.name for a in node.names]
-            if isinstance(node, ast.Import)
-            else [getattr(node, "module", "") or ""]
-        )
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "") or ""]
         if isinstance(node, ast.Import | ast.ImportFrom):
             assert not {n.split(".")[0] for n in names} & HEAVY, f"{file}:{node.lineno}"
 
