@@ -6,6 +6,7 @@ import json
 import pathlib
 import resource
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,15 @@ def saved(folder, steps=(1, 2, 3), **options):
         for step in steps:
             checkpoints.save(step, tree(step), {"rows": step})
     return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind():
+    """No thread, and nothing that the garbage collector would complain of."""
+    threads = threading.active_count()
+    yield
+    gc.collect()
+    assert threading.active_count() == threads
 
 
 def restored(folder, like=None, config=CONFIG):
@@ -96,18 +106,6 @@ def test_the_same_step_can_be_saved_again_after_a_restart(tmp_path):
 # --- damage ----------------------------------------------------------------------------------------------------------
 
 
-# Orbax's readers of a damaged file give up in the background, at the next garbage collection.
-leftovers = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::pytest.PytestUnhandledThreadExceptionWarning"
-)
-
-
-@pytest.fixture
-def collected():
-    yield
-    gc.collect()
-
-
 def largest(folder, below="state/d"):
     return max((f for f in (folder / below).rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
 
@@ -145,8 +143,6 @@ def change_the_notes(folder):
 DAMAGES = [truncate, empty, flip, lose_a_file, lose_all, change_the_notes]
 
 
-@leftovers
-@pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_newest_is_told_and_the_one_before_is_used(tmp_path, damage):
     damage(saved(tmp_path) / "3")
@@ -175,8 +171,6 @@ def test_a_swapped_array_is_damage(tmp_path):
     assert "checksums" in told[0]
 
 
-@leftovers
-@pytest.mark.usefixtures("collected")
 def test_where_all_are_damaged_nothing_is_touched_and_nothing_starts_over(tmp_path):
     saved(tmp_path)
     truncate(tmp_path / "2")
@@ -189,8 +183,6 @@ def test_where_all_are_damaged_nothing_is_touched_and_nothing_starts_over(tmp_pa
 
 
 @pytest.mark.slow
-@leftovers
-@pytest.mark.usefixtures("collected")
 def test_no_damage_to_any_file_goes_unnoticed(tmp_path):
     saved(tmp_path / "whole")
     ways = {
@@ -329,7 +321,7 @@ def no_file_above(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_one_error_and_earlier_checkpoints_are_intact(tmp_path):
+def test_a_full_disk_is_one_error_and_earlier_checkpoints_are_intact(tmp_path, capfd):
     saved(tmp_path, (1, 2))
     big = tree(3) | {"w": jnp.asarray(np.random.default_rng(0).normal(size=(30, 40)), jnp.float32)}
 
@@ -338,12 +330,24 @@ def test_a_full_disk_is_one_error_and_earlier_checkpoints_are_intact(tmp_path):
             checkpoints.save(3, big, {"rows": 3})
             checkpoints.wait()
 
-    with pytest.raises(RunError, match=rf"could not be written to {tmp_path}: .*Earlier checkpoints are intact"):
+    with pytest.raises(RunError, match=rf"could not be written to {tmp_path}: File too large. Earlier .* are intact"):
         fill_the_disk()
+    assert capfd.readouterr().err == ""  # orbax has no say
     assert issubclass(RunError, TljaxError)
     (step, found, _), told = restored(tmp_path)
     assert (step, told) == (2, [])
     assert bits(found) == bits(tree(2))
+
+
+def test_a_disk_that_is_known_to_be_too_small(tmp_path, monkeypatch):
+    with RunCheckpoints(tmp_path, CONFIG) as checkpoints:
+        checkpoints.save(1, tree(1), {})
+        checkpoints.wait()
+        usage = shutil.disk_usage(tmp_path)._replace(free=50_000)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+        with pytest.raises(RunError, match=r"checkpoint 2 needs 0.1 MB in .*, which has 0.1 MB left. Earlier"):
+            checkpoints.save(2, tree(2), {})
+    assert restored(tmp_path)[0][0] == 1
 
 
 def test_the_first_error_is_the_one_that_is_told(tmp_path):

@@ -6,20 +6,26 @@ it cannot see is a file damaged later; so a checksum of every leaf travels with 
 
 import hashlib
 import json
+import os
 import pathlib
+import re
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from tljax.checkpoints.atomic import atomic_file
-from tljax.checkpoints.checksum import checksum, is_key, storable
+from tljax.checkpoints.checksum import checksum, storable
 from tljax.checkpoints.errors import CheckpointError, first_line
+from tljax.checkpoints.leaves import abstract, first_difference, rebuilt, specs, stored
 from tljax.checkpoints.lock import FolderLock
+from tljax.checkpoints.quiet import quiet_orbax
+from tljax.tree import nbytes
 
+_METADATA_BYTES = 100_000
 Found = tuple[int, Any, dict[str, Any]]
 
 
@@ -80,9 +86,10 @@ class RunCheckpoints:
         Raises `RunError` when this or the save before fails: no space, no permission.
         """
         ocp = self._ocp
-        meta = {"config": self._config, "notes": _plain(notes), "leaves": _spec(tree), "sums": checksum(tree).tolist()}
+        self._check_space(tree, step)
+        meta = {"config": self._config, "notes": _plain(notes), "leaves": specs(tree), "sums": checksum(tree).tolist()}
         meta["digest"] = _digest(meta)
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(_stored(tree)), meta=ocp.args.JsonSave(meta))
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(stored(tree)), meta=ocp.args.JsonSave(meta))
         self._guard(lambda: self._manager.save(step, args=arguments, force=True), f"checkpoint {step}")
 
     def newest(self) -> int | None:
@@ -125,12 +132,15 @@ class RunCheckpoints:
         try:
             self.wait()
         finally:
-            self._manager.close()
-            self._lock.release()
+            try:
+                self._guard(self._manager.close, "a checkpoint")
+            finally:
+                self._lock.release()
 
     def _open(self, keep: int) -> None:
         import orbax.checkpoint as ocp
 
+        quiet_orbax()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
         )
@@ -146,14 +156,14 @@ class RunCheckpoints:
         if not isinstance(meta, dict) or meta.pop("digest", None) != _digest(meta):
             raise _DamageError("its description is not the one that was saved")
         self._refuse(differences(meta["config"], self._config))
-        if meta["leaves"] != _spec(like):
+        if meta["leaves"] != specs(like):
             raise RunError(
                 f"checkpoint {step} in {self.folder} holds {len(meta['leaves'])} arrays that are not those of this "
-                f"run, which has {len(_spec(like))}: {_first_difference(meta['leaves'], _spec(like))}. "
+                f"run, which has {len(specs(like))}: {first_difference(meta['leaves'], specs(like))}. "
                 "It was written by another version of the code; choose another run folder."
             )
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(_abstract, _stored(like))))
-        tree = _rebuilt(like, self._manager.restore(step, args=arguments)["state"])
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(abstract, stored(like))))
+        tree = rebuilt(like, self._manager.restore(step, args=arguments)["state"])
         if checksum(tree).tolist() != meta["sums"]:
             raise _DamageError("its arrays do not have the checksums they were saved with")
         return tree, meta["notes"]
@@ -192,12 +202,22 @@ class RunCheckpoints:
                 "Choose another run folder, or go back to the earlier settings to continue that run."
             )
 
+    def _check_space(self, tree: Any, step: int) -> None:
+        """A full disk is better told before than by the writer."""
+        needed = nbytes(jax.tree.map(storable, tree)) + _METADATA_BYTES
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise RunError(
+                f"checkpoint {step} needs {needed / 1e6:,.1f} MB in {self.folder}, which has {free / 1e6:,.1f} MB "
+                "left. Earlier checkpoints are intact; free some space, then run the same command again."
+            )
+
     def _guard(self, write: Callable[[], Any], what: str) -> None:
         try:
             write()
         except Exception as error:  # orbax passes on many kinds of I/O error, some of them wrapped
             raise RunError(
-                f"{what} could not be written to {self.folder}: {first_line(error)}. Earlier checkpoints are intact; "
+                f"{what} could not be written to {self.folder}: {_reason(error)}. Earlier checkpoints are intact; "
                 "free some space or check the permissions, then run the same command again."
             ) from error
 
@@ -253,40 +273,12 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
         raise RunError(f"what describes a run must be JSON values (numbers, text, lists, dicts): {error}") from error
 
 
+def _reason(error: BaseException) -> str:
+    """What the system said, out of the many words that libraries wrap it in."""
+    code = re.search(r"os_error_code='?(\d+)", str(error))
+    number = int(code.group(1)) if code else getattr(error, "errno", None)
+    return os.strerror(number) if number else first_line(error)
+
+
 def _digest(meta: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
-
-
-def _spec(tree: Any) -> list[str]:
-    """Dtype and shape of every leaf, as text."""
-    leaves = [storable(leaf) for leaf in jax.tree.leaves(tree)]
-    return [f"{np.asarray(leaf).dtype if np.isscalar(leaf) else leaf.dtype}{list(np.shape(leaf))}" for leaf in leaves]
-
-
-def _first_difference(saved: list[str], now: list[str]) -> str:
-    for i, (a, b) in enumerate(zip(saved, now)):
-        if a != b:
-            return f"number {i} was {a} and is {b}"
-    return f"the first {min(len(saved), len(now))} are alike"
-
-
-def _stored(tree: Any) -> dict[str, Any]:
-    """The leaves by number, without the empty ones, which orbax refuses."""
-    return {str(i): storable(leaf) for i, leaf in enumerate(jax.tree.leaves(tree)) if np.size(leaf)}
-
-
-def _rebuilt(like: Any, found: Mapping[str, Any]) -> Any:
-    leaves, structure = jax.tree.flatten(like)
-    values = [found.get(str(i), leaf) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(structure, [_as(leaf, value) for leaf, value in zip(leaves, values)])
-
-
-def _as(leaf: Any, value: Any) -> Any:
-    if not is_key(leaf) or is_key(value):
-        return value
-    return jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf))
-
-
-def _abstract(leaf: Any) -> Any:
-    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=getattr(leaf, "sharding", None))
