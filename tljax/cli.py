@@ -124,7 +124,7 @@ def _add_run(group: Any) -> None:
     add = group.add_argument
     add("--run-dir", metavar="DIR", help="folder for results and checkpoints (default: runs/<named by the settings>)")
     add("--resume", action=argparse.BooleanOptionalAction, help="continue a run found in the folder (default: yes)")
-    add("--config", metavar="FILE", help="TOML or JSON file with any of these options; the command line wins")
+    add("--config", metavar="FILE", help="TOML or JSON file with any of the options above; the command line wins")
     add("--quiet", action="store_true", help="print the result only")
     add("--debug", action="store_true", default=False, help="show the traceback of an error")
 

@@ -9,6 +9,7 @@ import pytest
 from tljax.checkpoints.run import RunError
 from tljax.data import DataError
 from tljax.recipes import Settings, SettingsError, run_transfer
+from tljax.recipes.folder import claim_folder
 
 SMALL = {"model": "mlp", "labels_per_class": 3, "shots": (1,), "seeds": 2, "steps": 12, "pretrain_steps": 30}
 
@@ -91,6 +92,17 @@ def test_another_configuration_is_refused_and_nothing_lost(outcome) -> None:
     assert (outcome.folder / "results.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"title": "half"}'])
+def test_damaged_results_are_worked_out_again(damage: str, tmp_path: pathlib.Path, monkeypatch) -> None:
+    settings = Settings(**SMALL, run_dir=str(tmp_path))
+    claim_folder(tmp_path, settings.described(), resume=True)
+    (tmp_path / "results.json").write_text(damage)
+    monkeypatch.setattr("tljax.recipes.transfer._compute", lambda *_: {"summary": []})
+    monkeypatch.setattr("tljax.recipes.transfer.write_report", lambda *_: None)
+    assert run_transfer(settings, show=False).results == {"summary": []}
+    assert json.loads((tmp_path / "results.json").read_text()) == {"summary": []}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lp-ft", "linear-probe"])
 def test_other_methods(method: str, tmp_path: pathlib.Path) -> None:
@@ -123,6 +135,8 @@ def test_bad_data_is_one_clear_error_before_any_training(tmp_path: pathlib.Path)
         run_transfer(Settings(target=str(tmp_path / "flat.npz"), run_dir=str(tmp_path / "b")), show=False)
     with pytest.raises(DataError, match="labels per class"):
         run_transfer(Settings(**SMALL | {"labels_per_class": 5000}, run_dir=str(tmp_path / "c")), show=False)
+    with pytest.raises(SettingsError, match="single class"):
+        run_transfer(Settings(**SMALL, target_classes="3", run_dir=str(tmp_path / "d")), show=False)
 
 
 @pytest.mark.slow

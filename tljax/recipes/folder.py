@@ -11,24 +11,48 @@ from tljax.checkpoints.run import RunError, differences, make_folder, write_atom
 def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: bool) -> None:
     """Make `folder` this run's own, or recognise it as such.
 
+    A folder in which nothing has been computed yet, because the data were wrong at first, has nothing to lose.
+
     Raises:
       RunError: it holds a run of another configuration (the differences are listed), a run at all with `resume=False`,
         or cannot be written to.
     """
     make_folder(folder)
     file = folder / "config.json"
-    if not file.exists():
+    fresh = not file.exists() and not (folder / "results.json").exists()
+    if fresh or not _begun(folder):
         write_atomically(file, json.dumps(config, indent=1))
         return
     if not resume:
         raise RunError(
             f"{folder} holds a run already; choose another --run-dir, or leave out --no-resume to continue it"
         )
-    try:
-        earlier = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} should hold a run's settings but cannot be read: {error}") from error
+    earlier = _read_object(file)
+    if earlier is None:
+        raise RunError(
+            f"{file}, which tells the settings of the run there, is missing or damaged; choose another --run-dir, or "
+            "delete it and results.json, and what checkpoints there are of the settings given now will be continued"
+        )
     lines = differences(earlier, dict(config))
     if lines:
         listed = "\n  ".join(lines)
         raise RunError(f"{folder} holds a run of other settings:\n  {listed}\nChoose another --run-dir for this one.")
+
+
+def read_results(folder: pathlib.Path) -> dict[str, Any] | None:
+    """The results of the run in `folder`; None where it is not complete, or their file is damaged."""
+    found = _read_object(folder / "results.json")
+    return found if found and "summary" in found else None
+
+
+def _begun(folder: pathlib.Path) -> bool:
+    """Whether anything but the settings is there."""
+    return any(entry.name != "config.json" for entry in folder.iterdir())
+
+
+def _read_object(file: pathlib.Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

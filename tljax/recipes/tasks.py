@@ -85,6 +85,8 @@ def _side(spec: str, classes: str | None, settings: Settings) -> Task:
         raise SettingsError(
             f"{spec!r} has several labels per example; tljax transfer needs one class or one number each"
         )
+    if whole.train.task != "regression" and whole.train.outputs < 2:
+        raise SettingsError(f"{spec!r} with the classes {classes!r} has a single class: nothing to learn; choose more")
     train, valid = _with_validation(whole, settings.seed)
     name = f"{whole.name} {classes}" if classes else whole.name
     return Task(name, train, valid, whole.test, whole.notes)

@@ -18,7 +18,7 @@ from tljax.evaluation import evaluate, knn_predict, predict
 from tljax.evaluation.report import render_text, write_report
 from tljax.models import build
 from tljax.plans import Plan, linear_probe, plan
-from tljax.recipes.folder import claim_folder
+from tljax.recipes.folder import claim_folder, read_results
 from tljax.recipes.results import Scored, collect, score_probabilities
 from tljax.recipes.runs import Budget, Cell, tune
 from tljax.recipes.settings import Settings
@@ -58,10 +58,12 @@ def run_transfer(settings: Settings, *, show: bool = True) -> Outcome:
     folder = settings.folder
     claim_folder(folder, settings.described(), resume=settings.resume)
     file = folder / "results.json"
-    if file.exists():
+    results = read_results(folder)
+    if results is not None:
         _tell(show, f"{folder} holds this run complete; writing its report anew")
-        results = json.loads(file.read_text())
     else:
+        if file.exists():
+            _tell(show, f"{file} is damaged; working it out again from the checkpoints")
         results = _compute(settings, folder, show)
         write_atomically(file, json.dumps(results, indent=1))
     write_report(results, folder)

@@ -1,0 +1,60 @@
+"""One folder, one configuration."""
+
+import json
+import pathlib
+
+import pytest
+
+from tljax.checkpoints.run import RunError
+from tljax.recipes.folder import claim_folder, read_results
+
+NOW, OTHER = {"source": "digits"}, {"source": "digtis"}
+
+
+@pytest.fixture
+def begun(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A folder in which something has been trained."""
+    claim_folder(tmp_path, NOW, resume=True)
+    (tmp_path / "pretrain").mkdir()
+    return tmp_path
+
+
+def test_settings_may_change_until_something_is_computed(tmp_path: pathlib.Path) -> None:
+    claim_folder(tmp_path, OTHER, resume=True)
+    claim_folder(tmp_path, NOW, resume=False)
+    assert json.loads((tmp_path / "config.json").read_text()) == NOW
+
+
+def test_afterwards_they_may_not(begun: pathlib.Path) -> None:
+    claim_folder(begun, NOW, resume=True)
+    with pytest.raises(RunError, match='source: was "digits", now "digtis"'):
+        claim_folder(begun, OTHER, resume=True)
+    with pytest.raises(RunError, match="holds a run already"):
+        claim_folder(begun, NOW, resume=False)
+    assert json.loads((begun / "config.json").read_text()) == NOW
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"source": "dig', b"\xff\xfe"])
+def test_damaged_settings_are_told_with_what_to_do(damage: bytes, begun: pathlib.Path) -> None:
+    (begun / "config.json").write_bytes(damage)
+    with pytest.raises(RunError, match="missing or damaged; choose another --run-dir, or delete it"):
+        claim_folder(begun, NOW, resume=True)
+    assert (begun / "config.json").read_bytes() == damage
+    (begun / "config.json").unlink()
+    claim_folder(begun, NOW, resume=True)
+
+
+def test_results_whose_settings_are_unknown_are_not_taken_for_ours(begun: pathlib.Path) -> None:
+    (begun / "results.json").write_text('{"summary": []}')
+    (begun / "config.json").unlink()
+    with pytest.raises(RunError, match="missing or damaged"):
+        claim_folder(begun, OTHER, resume=True)
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b'{"summary": [', b"\xff\xfe"])
+def test_only_whole_results_are_read(damage: bytes, tmp_path: pathlib.Path) -> None:
+    assert read_results(tmp_path) is None
+    (tmp_path / "results.json").write_bytes(damage)
+    assert read_results(tmp_path) is None
+    (tmp_path / "results.json").write_text('{"summary": []}')
+    assert read_results(tmp_path) == {"summary": []}
