@@ -134,8 +134,12 @@ class _HelpFormatter(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=30, width=100)
 
 
+_NO_SETTINGS = ("command", "config", "debug", "quiet", "print_completion")
+"""Options of the command line that say nothing of the run itself."""
+
+
 def _transfer(options: argparse.Namespace) -> int:
-    given = {k: v for k, v in vars(options).items() if k not in ("command", "debug", "config", "quiet")}
+    given = {k: v for k, v in vars(options).items() if k not in _NO_SETTINGS}
     settings = _read_config(options.config) if hasattr(options, "config") else {}
     from tljax.recipes.settings import settings_from
     from tljax.recipes.transfer import run_transfer
