@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -81,6 +82,15 @@ def test_a_finished_run_is_told_again_without_computing(outcome, monkeypatch: py
     monkeypatch.setattr("tljax.recipes.transfer._compute", lambda *_: pytest.fail("computed again"))
     again = run_transfer(Settings(**SMALL, run_dir=str(outcome.folder)), show=False)
     assert again.results == outcome.results
+
+
+def test_what_one_process_began_another_continues(outcome, tmp_path: pathlib.Path) -> None:
+    """The later phases start from a restored source model then, and still recognise their checkpoints."""
+    folder = tmp_path / "again"
+    shutil.copytree(outcome.folder, folder)
+    (folder / "results.json").unlink()
+    assert run_transfer(Settings(**SMALL, run_dir=str(folder)), show=False).results == outcome.results
+    assert (folder / "results.json").read_bytes() == (outcome.folder / "results.json").read_bytes()
 
 
 def test_another_configuration_is_refused_and_nothing_lost(outcome) -> None:
