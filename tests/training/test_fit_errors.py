@@ -328,10 +328,8 @@ def test_the_default_metric_of_soft_labels_is_of_the_likeliest_class():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(16, CLASSES)), jnp.float32)
     soft = jax.nn.one_hot(Y, CLASSES) * 0.8 + 0.2 / CLASSES
     metric = monitor(np.asarray(soft)).metric
-    found = metric.compute(metric.update(metric.init(), logits, soft, jnp.ones(16)))
-    hard = classification(CLASSES)
-    expected = hard.compute(hard.update(hard.init(), logits, jnp.asarray(Y), jnp.ones(16)))
-    assert found["accuracy"] == expected["accuracy"]
+    accuracy = jax.jit(lambda y: metric.compute(metric.update(metric.init(), logits, y, jnp.ones(16)))["accuracy"])
+    assert accuracy(soft) == np.mean(np.argmax(logits, -1) == Y)
     assert monitor(np.asarray(soft)).metric is metric  # so that its program is found again
 
 
@@ -352,7 +350,7 @@ def test_unlabelled_streams_and_objectives_without_labels():
 
 
 def test_padding_is_spread_and_counts_for_nothing():
-    for n in (1, 511, 512, 513, 1025):
+    for n in (1, 512, 513):
         batch = padded((np.ones((n, 2)), np.zeros(n, int)))
         assert batch.weight.sum() == n
         assert batch.weight.size - n < len(batch.weight)

@@ -4,6 +4,7 @@ Orbax writes a checkpoint beside its final place and renames it, so a kill at an
 it cannot see is a file damaged later; so a checksum of every leaf travels with the checkpoint.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -132,10 +133,13 @@ class RunCheckpoints:
         try:
             self.wait()
         finally:
-            try:
-                self._guard(self._manager.close, "a checkpoint")
-            finally:
-                self._lock.release()
+            self._close_manager()
+            self._lock.release()
+
+    def _close_manager(self) -> None:
+        for _ in range(2):  # the first time it may stop at an error that `wait` has told already
+            with contextlib.suppress(Exception):
+                self._manager.close()
 
     def _open(self, keep: int) -> None:
         import orbax.checkpoint as ocp
