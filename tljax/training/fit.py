@@ -224,8 +224,10 @@ def _start(run: Run) -> dict[str, Any]:
 def _fingerprints(prepared: Prepared, run: Run) -> dict[str, str]:
     """What tells two runs apart beyond their stated settings: the text of the programs, the start, and the data."""
     program, streams, valid = prepared.program, prepared.streams, prepared.valid
-    train = program.advance.lower(run, streams, jnp.int32(1)).as_text()
-    evaluation = "" if valid is None else program.validate.lower(run, valid).as_text()
+    # Shapes alone: arrays that were placed on devices, as restored ones are, leave traces in the text.
+    shapes, held_out = jax.tree.map(_shape, (run, streams)), jax.tree.map(_shape, valid)
+    train = program.advance.lower(*shapes, jax.ShapeDtypeStruct((), jnp.int32)).as_text()
+    evaluation = "" if valid is None else program.validate.lower(shapes[0], held_out).as_text()
     return {
         "training program (optimiser, schedule, loss, model)": _digest(train.encode()),
         "evaluation program": _digest(evaluation.encode()),
@@ -233,6 +235,10 @@ def _fingerprints(prepared: Prepared, run: Run) -> dict[str, str]:
         "training data": _digest(checksum(streams).tobytes()),
         "validation data": _digest(checksum(valid).tobytes()),
     }
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
 
 def _digest(content: bytes) -> str:
