@@ -132,8 +132,11 @@ def test_steps_must_be_given():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((jnp.tanh, start(), cross_entropy(), plan()), r"model should be a Model, as .* or from_flax\(MyModule\(\)\)"),
-        ((TANH, start(), cross_entropy, plan()), r"objective should be a term, as cross_entropy\(\); found function"),
+        ((jnp.tanh, start(), cross_entropy(), plan()), r"the model should be a tl.Model; .* tl.from_flax\(module\)"),
+        (
+            (TANH, start(), cross_entropy, plan()),
+            r"objective should be a term, as tl.cross_entropy\(\); found function",
+        ),
         ((TANH, start(), cross_entropy(), freeze("backbone/**")), "plan should be a plan, as .*; found Rule"),
         ((TANH, start(), cross_entropy(), (X, Y)), "plan should be a plan, as .*; found tuple"),
     ],
@@ -141,7 +144,7 @@ def test_steps_must_be_given():
 def test_arguments_in_the_wrong_place(arguments, message):
     with pytest.raises(FitError, match=message):
         fit(*arguments, train=(X, Y), optimizer=SGD, steps=1)
-    with pytest.raises(FitError, match=r"optimizer should be an optax transformation, as .*; found float: 0.1"):
+    with pytest.raises(FitError, match=r"the optimizer should be one of optax, as .*; found 0.1"):
         run(optimizer=0.1)
 
 

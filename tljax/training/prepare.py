@@ -122,7 +122,6 @@ def prepare(
 ) -> Prepared:  # fmt: skip
     """Check what `fit` was given, and make its program. Raises `FitError`, or the `PlanError` of the plan."""
     _check_kinds(model, objective, plan, optimizer)
-    _check_kinds(model, objective, plan, optimizer)
     one = jax.tree.map(lambda a: a[0], params) if stacked else params
     resolved = plan.resolve(one)
     streams, held_out = streams_of(train, objective), padded(valid)
@@ -148,22 +147,9 @@ def _check_kinds(model: Any, objective: Any, plan: Any, optimizer: Any) -> None:
         ("the plan", plan, "a plan, as tl.plan(tl.freeze('backbone/**'))", Plan),
     ):
         if not isinstance(value, kind):
-            raise FitError(f"{what} should be {right}; found {type(value).__name__}")
+            raise FitError(f"{what} should be {right}; found {type(value).__name__}: {str(value)[:80]}")
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise FitError(f"the optimizer should be one of optax, as optax.adamw(1e-3); found {optimizer!r}")
-
-
-def _check_kinds(model: Any, objective: Any, plan: Any, optimizer: Any) -> None:
-    """What is handed over in the wrong place, or not yet called, should not come to light deep inside."""
-    expected = (
-        ("model", isinstance(model, Model), model, "a Model, as models.mlp() or from_flax(MyModule())"),
-        ("objective", isinstance(objective, Term), objective, "a term, as cross_entropy()"),
-        ("plan", isinstance(plan, Plan), plan, "a plan, as plan(freeze('backbone/**'))"),
-        ("optimizer", hasattr(optimizer, "update"), optimizer, "an optax transformation, as optax.adam(1e-3)"),
-    )
-    for name, fits, found, example in expected:
-        if not fits:
-            raise FitError(f"{name} should be {example}; found {type(found).__name__}: {str(found)[:80]}")
 
 
 def _choices(
