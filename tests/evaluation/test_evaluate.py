@@ -17,6 +17,7 @@ from tljax.evaluation import (
     predict,
     regression,
 )
+from tljax.models import mlp
 from tljax.types import Batch, Model, Output
 
 RNG = np.random.default_rng(0)
@@ -191,3 +192,18 @@ def test_regression_reads_too():
     text = str(evaluate(linear()[0], {"kernel": PARAMS["kernel"][:, :1]}, (X, X[:, 0]), metrics=metric))
     assert "rmse" in text
     assert "class" not in text
+
+
+def test_inputs_that_do_not_fit_the_model_are_told_as_such() -> None:
+    model = mlp((4,), num_classes=2)
+    params = model.init(jax.random.key(0), np.zeros((1, 3), np.float32))
+    with pytest.raises(EvaluationError, match=r"mlp with these parameters cannot take inputs \[N, 5\]"):
+        evaluate(model, params, (np.zeros((2, 5), np.float32), np.zeros(2, np.int32)))
+
+
+def test_lists_are_rows() -> None:
+    model = mlp((4,), num_classes=2)
+    params = model.init(jax.random.key(0), np.zeros((1, 2), np.float32))
+    x, y = [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [0, 1, 1]
+    arrays = evaluate(model, params, (np.array(x, np.float32), np.array(y, np.int32)))
+    assert evaluate(model, params, (x, y))["nll"] == pytest.approx(arrays["nll"])

@@ -73,3 +73,8 @@ def test_captures_fill_the_same_glob(pattern, name):
     texts = captures(pattern, name)
     assert texts is not None
     assert filled(pattern, texts) == name
+
+
+def test_what_is_no_renaming_is_told() -> None:
+    with pytest.raises(RenameError, match="rename is a mapping.*found 'encoder'"):
+        renamed("encoder", ["encoder/w"])

@@ -131,6 +131,7 @@ def _unpack(data: Any) -> tuple[Batch, tuple[str, ...]]:
         raise EvaluationError(f"data must be (x, y) or an object with .x and .y, found {type(data).__name__}")
     if parts[1] is None:
         raise EvaluationError("data has no labels, found y=None; for outputs without metrics call predict()")
+    parts = tuple(np.asarray(part) if isinstance(part, list) else part for part in parts)  # rows, not a tree of numbers
     return Batch(*jax.tree.map(jnp.asarray, parts)), tuple(str(name) for name in classes or ())
 
 
@@ -149,7 +150,13 @@ def _size(data: Batch, batch_size: int) -> int:
 
 def _width(model: Model, params: Params, x: Any) -> int:
     one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), x)
-    return jax.eval_shape(lambda p, x: model.apply(p, x, train=False), params, one).logits.shape[-1]
+    try:
+        return jax.eval_shape(lambda p, x: model.apply(p, x, train=False), params, one).logits.shape[-1]
+    except TljaxError:
+        raise
+    except Exception as error:  # whatever a model's own code raises when the shapes do not fit
+        shapes = ", ".join(f"[N, {', '.join(map(str, leaf.shape[1:]))}]" for leaf in jax.tree.leaves(x))
+        raise EvaluationError(f"{model.name} with these parameters cannot take inputs {shapes}: {error}") from error
 
 
 def _default(labels: Array, width: int) -> Metric:

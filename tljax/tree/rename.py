@@ -35,6 +35,8 @@ def renamed(rename: Rename | None, names: Iterable[str]) -> dict[str, str | None
     if rename is None:
         return {name: name for name in names}
     if not isinstance(rename, Mapping):
+        if not callable(rename):
+            raise RenameError(f"rename is a mapping, as {{'encoder': 'backbone'}}, or a function; found {rename!r}")
         return {name: _checked(rename(name), name) for name in names}
     steps = [(key, _step(key, value)) for key, value in rename.items()]
     for key, step in steps:
