@@ -76,5 +76,5 @@ def test_captures_fill_the_same_glob(pattern, name):
 
 
 def test_what_is_no_renaming_is_told() -> None:
-    with pytest.raises(RenameError, match="rename is a mapping.*found 'encoder'"):
+    with pytest.raises(RenameError, match=r"rename is a mapping.*found 'encoder'"):
         renamed("encoder", ["encoder/w"])

@@ -131,8 +131,8 @@ def _unpack(data: Any) -> tuple[Batch, tuple[str, ...]]:
         raise EvaluationError(f"data must be (x, y) or an object with .x and .y, found {type(data).__name__}")
     if parts[1] is None:
         raise EvaluationError("data has no labels, found y=None; for outputs without metrics call predict()")
-    parts = tuple(np.asarray(part) if isinstance(part, list) else part for part in parts)  # rows, not a tree of numbers
-    return Batch(*jax.tree.map(jnp.asarray, parts)), tuple(str(name) for name in classes or ())
+    rows = [np.asarray(part) if isinstance(part, list) else part for part in parts]  # a list is rows, not a tree
+    return Batch(*jax.tree.map(jnp.asarray, rows)), tuple(str(name) for name in classes or ())
 
 
 def _size(data: Batch, batch_size: int) -> int:
