@@ -135,7 +135,7 @@ def test_steps_must_be_given():
         ((jnp.tanh, start(), cross_entropy(), plan()), r"the model should be a tl.Model; .* tl.from_flax\(module\)"),
         (
             (TANH, start(), cross_entropy, plan()),
-            r"objective should be a term, as tl.cross_entropy\(\); found function",
+            r"should be a term, as tl.cross_entropy\(\); found function",
         ),
         ((TANH, start(), cross_entropy(), freeze("backbone/**")), "plan should be a plan, as .*; found Rule"),
         ((TANH, start(), cross_entropy(), (X, Y)), "plan should be a plan, as .*; found tuple"),
