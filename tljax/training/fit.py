@@ -169,7 +169,7 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
         make_folder(folder)  # an error here should not wait for a compiler
     run = prepared.program.start(params, seed, rate, prepared.streams)
     with _checkpoints(folder, prepared, run) as checkpoints:
-        log = Log(folder / "metrics.jsonl" if folder else None, tuple(options.on_log))
+        log = Log(folder / "metrics.jsonl" if folder else None, options.on_log)
         run, seconds = _resumed(checkpoints, log, run)
         title = options.progress if isinstance(options.progress, str) else "training"
         with progress_bar(title, options.steps, show=bool(options.progress)) as tell:

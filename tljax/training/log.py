@@ -6,7 +6,7 @@ import pathlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,9 +24,13 @@ class Log:
 
     The file holds only what a repetition would give again bit for bit, so timings are kept out of it. After a kill,
     rows beyond the checkpoint that the run resumes from are dropped: they come again.
+
+    >>> log = Log(None, [lambda row: print(row["loss"])])
+    >>> log.add({"step": 100, "split": "train", "loss": 0.3})
+    0.3
     """
 
-    def __init__(self, file: pathlib.Path | None, listeners: tuple[Callable[[Row], None], ...] = ()):
+    def __init__(self, file: pathlib.Path | None, listeners: Sequence[Callable[[Row], None]] = ()):
         self.rows: list[Row] = []
         self._file, self._listeners = file, listeners
 
