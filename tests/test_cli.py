@@ -16,9 +16,12 @@ SMALL = ["--model", "mlp", "--labels-per-class", "2", "--shots", "1", "--seeds",
 COMMAND = [sys.executable, "-c", "import sys; from tljax.cli import main; sys.exit(main())"]
 
 
+ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+"""As a user has it: the same compiler flags in every process, or results differ in their last digit."""
+
+
 def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=environment, timeout=timeout)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=ENVIRONMENT, timeout=timeout)
 
 
 def test_help_reads_well_and_imports_no_jax() -> None:
@@ -85,7 +88,7 @@ def test_killed_at_any_time_it_ends_the_same(tmp_path: pathlib.Path) -> None:
     assert whole.returncode == 0, whole.stderr
     broken = [*COMMAND, *command, "--run-dir", str(tmp_path / "broken")]
     for delay in (4.0, 8.0, 11.0):
-        process = subprocess.Popen(broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -101,7 +104,7 @@ def test_killed_at_any_time_it_ends_the_same(tmp_path: pathlib.Path) -> None:
 def test_sigterm_saves_and_exits_with_143(tmp_path: pathlib.Path) -> None:
     pytest.importorskip("sklearn")
     command = [*COMMAND, "transfer", *SMALL, "--pretrain-steps", "2000000", "--run-dir", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     log = tmp_path / "pretrain" / "metrics.jsonl"
     while not log.exists():
         time.sleep(0.2)
