@@ -2,8 +2,8 @@
 
 A loop on the device costs the host nothing and is the rule.  The exception is convolution on CPU: XLA rewrites
 convolutions into the form that its fast kernels take at the top level of a program only, so that inside a loop the
-training steps of a small ResNet take 3 to 9 times as long (`benchmarks/conv_in_loop.py`).  There a launch per step, some
-50 microseconds, is far cheaper.
+training steps of a small ResNet take 3 to 9 times as long (`benchmarks/conv_in_loop.py`).  There a launch per step,
+some 50 microseconds, is far cheaper.
 """
 
 from collections.abc import Callable, Iterator, Mapping
