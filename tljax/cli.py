@@ -216,8 +216,8 @@ def _guarded(command: Callable[[], int], *, debug: bool) -> int:
         return _fail(f"tljax: error: {error}", 2)
     except KeyboardInterrupt:
         return _fail("tljax: interrupted; the same command continues the run", 130)
-    except SystemExit as error:  # SIGTERM, once the run is saved
-        return _fail(f"tljax: {error}", error.code if isinstance(error.code, int) else 1)
+    except SystemExit as error:  # SIGTERM: the run is saved, and has said so
+        return error.code if isinstance(error.code, int) else 1
     except Exception as error:
         if debug:
             raise
