@@ -111,7 +111,7 @@ def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool
     )
     test = evaluate(model, result.params, source.test)
     return {
-        "params": jax.device_get(result.params),  # alike, be they trained just now or restored on a device
+        "params": result.params,
         "best_step": int(result.best_step),
         "test": dict(test),
         "augmentation": "randomly shifted images" if shifts else None,
