@@ -18,6 +18,7 @@ LAYERS = (
     {"evaluation"},
     {"training"},
     {"recipes"},
+    {"commands"},
     {"cli"},
 )
 HEAVY = {"orbax", "matplotlib", "sklearn", "PIL", "torch", "grain", "tokenizers", "equinox", "transformers"}

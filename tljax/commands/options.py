@@ -1,0 +1,74 @@
+"""What the parsers of several commands share: lists of numbers, the options of a run, and files of options."""
+
+import argparse
+import json
+import pathlib
+import tomllib
+from collections.abc import Callable
+from typing import Any
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Help in 100 columns."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=30, width=100)
+
+
+def add_debug(parser: Any) -> None:
+    """Add the option of every command."""
+    parser.add_argument("--debug", action="store_true", default=False, help="show the traceback of an error")
+
+
+def add_run(group: Any) -> None:
+    """Add the options of a command that has a run folder; without defaults, which its recipe knows."""
+    add = group.add_argument
+    add("--run-dir", metavar="DIR", help="folder for results and checkpoints (default: runs/<named by the settings>)")
+    add("--resume", action=argparse.BooleanOptionalAction, help="continue a run found in the folder (default: yes)")
+    add("--config", metavar="FILE", help="TOML or JSON file with any of the options above; the command line wins")
+    add("--quiet", action="store_true", help="print the result only")
+    add_debug(group)
+
+
+NO_SETTINGS = ("command", "config", "debug", "quiet", "print_completion")
+"""Options of the command line that say nothing of the run itself."""
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line names, over those of the file of `--config`.
+
+    Raises `TljaxError` where the file cannot be read.
+
+    >>> given(argparse.Namespace(command=print, steps=3, quiet=True))
+    {'steps': 3}
+    """
+    named = {k: v for k, v in vars(options).items() if k not in NO_SETTINGS}
+    return (read_config(options.config) if hasattr(options, "config") else {}) | named
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """The options in a TOML or JSON file; raises `TljaxError` where it cannot be read."""
+    from tljax.types import TljaxError
+
+    file = pathlib.Path(name)
+    kind = "JSON" if file.suffix == ".json" else "TOML"
+    try:
+        text = file.read_text()
+        values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise TljaxError(f"--config {name} cannot be read as {kind}: {error}") from error
+    if not isinstance(values, dict):
+        raise TljaxError(f"--config {name} must hold option names with values; found a {type(values).__name__}")
+    return {key.replace("-", "_"): value for key, value in values.items()}
+
+
+def _list_of(kind: Callable[[str], Any], name: str) -> Callable[[str], tuple[Any, ...]]:
+    def read(text: str) -> tuple[Any, ...]:
+        return tuple(kind(part) for part in text.split(","))
+
+    read.__name__ = name  # argparse's message: invalid NAME value: '...'
+    return read
+
+
+integers = _list_of(int, "list of integers")
+numbers = _list_of(float, "list of numbers")
