@@ -27,6 +27,7 @@ _PACKAGES = (
     "evaluation",
     "models",
     "objectives",
+    "peft",
     "plans",
     "recipes",
     "training",

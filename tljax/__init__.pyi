@@ -5,6 +5,7 @@ from tljax import data as data
 from tljax import evaluation as evaluation
 from tljax import models as models
 from tljax import objectives as objectives
+from tljax import peft as peft
 from tljax import plans as plans
 from tljax import recipes as recipes
 from tljax import training as training

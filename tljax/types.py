@@ -31,6 +31,21 @@ def is_state(name: str) -> bool:
     return STATE_KEY in name.split("/")
 
 
+ADAPTERS_KEY = "adapters"
+"""The first component of the names of adapters that were attached to a model."""
+CONSTANTS_KEY = "constants"
+"""The path component that marks, in adapters, what never learns."""
+
+
+def is_constant(name: str) -> bool:
+    """Whether the leaf called `name` is a constant of an adapter, such as its scale.
+
+    >>> is_constant("adapters/head/kernel/constants/scale"), is_constant("adapters/head/kernel/a")
+    (True, False)
+    """
+    return name.startswith(f"{ADAPTERS_KEY}/") and CONSTANTS_KEY in name.split("/")
+
+
 class Batch(NamedTuple):
     """Some examples. Every field has the examples on its first axis (a pytree of such arrays will do for
     `x`)."""

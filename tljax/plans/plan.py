@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from tljax.tree import Selector, count, map_named, named_leaves, select
-from tljax.types import Params, TljaxError, is_state
+from tljax.types import Params, TljaxError, is_constant, is_state
 
 
 class PlanError(TljaxError):
@@ -252,5 +252,5 @@ def _number(value: float) -> str:
 
 
 def _can_learn(name: str, leaf: Any) -> bool:
-    """Whether gradients of `leaf` make sense; integer and boolean leaves are constants."""
-    return is_state(name) or jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    """Whether gradients of `leaf` make sense; integer and boolean leaves, and what adapters keep, are constants."""
+    return is_state(name) or (not is_constant(name) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating))

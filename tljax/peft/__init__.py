@@ -1,0 +1,14 @@
+"""Small trees beside a frozen one: adapters are values, keyed by the leaf that they change."""
+
+from tljax.peft.adapter import Adapter as Adapter
+from tljax.peft.adapter import Adapters as Adapters
+from tljax.peft.adapter import PeftError as PeftError
+from tljax.peft.dora import DoRA as DoRA
+from tljax.peft.factors import Factored as Factored
+from tljax.peft.full import Full as Full
+from tljax.peft.full import full as full
+from tljax.peft.ia3 import Scale as Scale
+from tljax.peft.layout import Layout as Layout
+from tljax.peft.lora import LoRA as LoRA
+from tljax.peft.merge import merge as merge
+from tljax.peft.vera import VeRA as VeRA

@@ -1,0 +1,47 @@
+"""A leaf of its own: heads, norms, biases (BitFit), whatever is trained whole.
+
+the value itself
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from tljax.peft.adapter import Adapter, Adapters, Shared
+from tljax.peft.factors import Factored
+from tljax.peft.layout import Layout
+from tljax.tree import named_leaves, select
+from tljax.types import Array, Params
+
+_WHOLE = Layout("vector", ins=0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Full(Adapter):
+    """The value in place of the weight.
+
+    >>> Full(jnp.ones(2)).merge(jnp.zeros(2, jnp.bfloat16), {})
+    Array([1, 1], dtype=bfloat16)
+    """
+
+    kind: ClassVar[str] = "full"
+    value: Array
+    """Of the weight's shape."""
+
+    def factor(self, weight: Array, shared: Shared) -> Factored:
+        return Factored(self.value.astype(weight.dtype), layout=_WHOLE)
+
+
+def full(params: Params, where: Any) -> Adapters:
+    """Copies of the selected leaves, to be trained whole.
+
+    Raises `NoMatchError` where a part of `where` selects nothing.
+
+    >>> full({"head": {"bias": jnp.zeros(2)}}, "head/**")["head/bias"].value.shape
+    (2,)
+    """
+    leaves = named_leaves(params)
+    return {name: Full(jnp.array(leaves[name], copy=True)) for name in select(where).names(params)}
