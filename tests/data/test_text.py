@@ -139,7 +139,7 @@ def test_tables_that_are_none(tmp_path, content, message):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(DataError, match=r"no file or folder .*nothing"):
         read_sentences(tmp_path / "nothing.tsv")
-    with pytest.raises(DataError, match="is a folder; expected a TSV file"):
+    with pytest.raises(DataError, match="is a folder; expected a TSV or CSV file"):
         read_sentences(tmp_path)
     (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"1\tgood\n" * 99)[:-9])
     with pytest.raises(DataError, match="truncated or damaged"):

@@ -1,34 +1,26 @@
-"""Text: sentences in tables, and the tokenizer of a pretrained folder."""
+"""Text: the tokenizer of a pretrained folder, and sentences that it has made numbers of."""
 
 import dataclasses
-import gzip
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tljax.data.error import DataError
-from tljax.data.files import missing, reading
+from tljax.data.files import reading
 from tljax.data.labels import read_labels
-from tljax.data.table import LABELS
+from tljax.data.sentences import read_sentences
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
 """The lengths that sentences are padded to: few, so that a jitted model compiles few times."""
-_SENTENCES = ("sentence", "text")
 _USUAL_MAXIMUM = 512
 
 
-class Sentences(NamedTuple):
-    """Sentences and what they are labelled."""
-
-    texts: tuple[str, ...]
-    labels: tuple[str, ...]
-
-
-class TextData(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextData:
     """Tokenised sentences with their labels; `fit` and `evaluate` take it."""
 
     x: dict[str, np.ndarray]
@@ -37,60 +29,40 @@ class TextData(NamedTuple):
     """Classes `[N]` int32."""
     classes: tuple[str, ...]
     """The names of the C classes."""
+    name: str = "text"
 
+    task = "classes"
 
-def read_sentences(path: str | os.PathLike[str]) -> Sentences:
-    """The sentences of a TSV file, plain or gzipped: ``label<TAB>sentence`` a line.
+    def __len__(self) -> int:
+        return len(self.y)
 
-    A first line with names, such as ``sentence<TAB>label``, says which column is which; further columns are left out.
-    Quotation marks are part of a sentence.
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model must return per sentence: the classes."""
+        return len(self.classes)
 
-    Raises:
-      DataError: there is no such file, it is damaged or empty, or a line has no label or no sentence (it is named).
+    def take(self, indices: np.ndarray) -> "TextData":
+        """The sentences at `indices`, in that order.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     file = Path(folder, "reviews.tsv")
-    ...     _ = file.write_text("1\\ta joy\\n0\\tdull\\n")
-    ...     read_sentences(file)
-    Sentences(texts=('a joy', 'dull'), labels=('1', '0'))
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"'{path}' is a folder; expected a TSV file") if path.is_dir() else missing(path)
-    with reading(path, "table of sentences"):
-        lines = _lines(path)
-        columns, label, text = 2, 0, 1
-        if lines and (named := _header(lines[0][1])):
-            columns, (label, text) = len(lines[0][1]), named
-            lines = lines[1:]
-        if not lines:
-            raise DataError(f"'{path}' has no sentences")
-        for number, cells in lines:
-            if len(cells) != columns:
-                raise DataError(
-                    f"'{path}': line {number} has {len(cells)} cells; expected {columns}, label<TAB>sentence"
-                )
-            for at, what in ((label, "label"), (text, "sentence")):
-                if not cells[at].strip():
-                    raise DataError(f"'{path}': line {number} has no {what}")
-    return Sentences(
-        tuple(cells[text].strip() for _, cells in lines), tuple(cells[label].strip() for _, cells in lines)
-    )
+        >>> data = TextData({"ids": np.arange(6).reshape(3, 2)}, np.array([0, 1, 0]), ("dull", "a joy"))
+        >>> data.take(np.array([2, 0])).x["ids"].tolist()
+        [[4, 5], [0, 1]]
+        """
+        x = {name: value[indices] for name, value in self.x.items()}
+        return dataclasses.replace(self, x=x, y=self.y[indices])
 
+    def describe(self) -> str:
+        """The set in one line.
 
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="\n") as file:
-        return [(i, line.rstrip("\r\n").split("\t")) for i, line in enumerate(file, 1) if line.strip()]
-
-
-def _header(cells: Sequence[str]) -> tuple[int, int] | None:
-    """Where a first line that names the columns has label and sentence."""
-    names = [cell.strip().lower() for cell in cells]
-    label = [i for i, name in enumerate(names) if name in LABELS]
-    text = [i for i, name in enumerate(names) if name in _SENTENCES]
-    return (label[0], text[0]) if label and text else None
+        >>> TextData({"mask": np.ones((3, 8))}, np.array([0, 1, 0]), ("dull", "a joy")).describe()
+        'text: 3 sentences of up to 8 tokens, 2 classes (1 to 2 each)'
+        """
+        counts = np.bincount(self.y, minlength=len(self.classes))
+        longest = self.x["mask"].shape[1]
+        return (
+            f"{self.name}: {len(self):,} sentences of up to {longest} tokens, {len(counts)} classes "
+            f"({counts.min():,} to {counts.max():,} each)"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +178,7 @@ def load_text(
     sentences = read_sentences(path)
     names = None if classes is None else tuple(classes)
     labels = read_labels({"train": np.array(sentences.labels)}, classes=names, where=f"'{path}'")
-    return TextData(tokenizer(sentences.texts, length=length), labels.y["train"], labels.classes)
+    return TextData(tokenizer(sentences.texts, length=length), labels.y["train"], labels.classes, Path(path).name)
 
 
 def by_length(x: Mapping[str, np.ndarray], *, lengths: Sequence[int] = LENGTHS) -> Iterator[tuple[np.ndarray, Any]]:

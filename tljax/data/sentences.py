@@ -1,0 +1,108 @@
+"""Tables of sentences: TSV and CSV files, plain or gzipped."""
+
+import csv
+import gzip
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from tljax.data.error import DataError
+from tljax.data.files import missing, reading
+from tljax.data.table import LABELS, is_table
+from tljax.tree.paths import nearest, quoted
+
+_SENTENCES = ("sentence", "text", "review", "content", "question", "utterance")
+
+
+class Sentences(NamedTuple):
+    """Sentences and what they are labelled."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+def read_sentences(path: str | os.PathLike[str], *, label: str | None = None, text: str | None = None) -> Sentences:
+    """The sentences of a TSV or CSV file, plain or gzipped: label and sentence a line, ``label<TAB>sentence``.
+
+    A first line with names, such as ``sentence<TAB>label``, says which column is which; further columns are left out.
+    In a TSV quotation marks are part of a sentence, in a CSV they enclose cells.
+
+    Args:
+      path: the file; what does not end in ``.csv`` or ``.csv.gz`` is read as TSV.
+      label, text: the names of the two columns, where they are none of the usual ones.
+
+    Raises:
+      DataError: there is no such file, it is damaged or empty, it lacks a column that was named, or a line has no label
+        or no sentence (it is named).
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "reviews.tsv")
+    ...     _ = file.write_text("1\\ta joy\\n0\\tdull\\n")
+    ...     read_sentences(file)
+    Sentences(texts=('a joy', 'dull'), labels=('1', '0'))
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"'{path}' is a folder; expected a TSV or CSV file") if path.is_dir() else missing(path)
+    with reading(path, "table of sentences"):
+        lines = _lines(path)
+        columns, at = 2, (0, 1)
+        if lines and (named := _header(lines[0][1], (label, text), path)):
+            columns, at = len(lines[0][1]), named
+            lines = lines[1:]
+        if not lines:
+            raise DataError(f"'{path}' has no sentences")
+        for number, cells in lines:
+            if len(cells) != columns:
+                raise DataError(f"'{path}': line {number} has {len(cells)} cells; expected {columns}, {_form(path)}")
+            for i, what in zip(at, ("label", "sentence")):
+                if not cells[i].strip():
+                    raise DataError(f"'{path}': line {number} has no {what}")
+    return Sentences(
+        tuple(cells[at[1]].strip() for _, cells in lines), tuple(cells[at[0]].strip() for _, cells in lines)
+    )
+
+
+def _is_csv(path: Path) -> bool:
+    return is_table(path) and ".csv" in path.suffixes[-2:]
+
+
+def _form(path: Path) -> str:
+    return "label,sentence" if _is_csv(path) else "label<TAB>sentence"
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    newline = "" if _is_csv(path) else "\n"
+    with opened(path, "rt", encoding="utf-8-sig", newline=newline) as file:
+        rows = _csv_rows(file) if _is_csv(path) else _tsv_rows(file)
+        return [(number, cells) for number, cells in rows if any(cell.strip() for cell in cells)]
+
+
+def _csv_rows(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(file, strict=True)
+    for cells in reader:
+        yield reader.line_num, cells
+
+
+def _tsv_rows(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(file, 1):
+        yield number, line.rstrip("\r\n").split("\t")
+
+
+def _header(cells: Sequence[str], asked: tuple[str | None, str | None], path: Path) -> tuple[int, int] | None:
+    """Where a first line that names the columns has label and sentence; None for a line that names none."""
+    names = [cell.strip().lower() for cell in cells]
+    found = []
+    for wanted, usual in zip(asked, (LABELS, _SENTENCES)):
+        if wanted is not None and wanted.lower() not in names:
+            near = quoted(nearest(wanted, [cell.strip() for cell in cells]) or cells[:5])
+            raise DataError(f"'{path}' has no column {wanted!r}; the nearest in its first line: {near}")
+        known = usual if wanted is None else (wanted.lower(),)
+        found.append(next((i for i, name in enumerate(names) if name in known), None))
+    label, text = found
+    if len(names) == 2 and any(asked):  # the column that is not named is the other
+        label, text = (1 - text if label is None else label), (1 - label if text is None else text)  # type: ignore[operator]
+    return None if label is None or text is None else (label, text)
