@@ -22,6 +22,7 @@ LAYERS = (
     {"cli"},
 )
 HEAVY = {"orbax", "matplotlib", "sklearn", "PIL", "torch", "grain", "tokenizers", "equinox", "transformers"}
+HEAVY |= {"huggingface_hub"}
 
 
 def level(package: str) -> int:

@@ -77,6 +77,14 @@ def test_every_tensor_is_aligned_to_its_width(tmp_path):
         assert tensor["data_offsets"][0] % SAFETENSORS[tensor["dtype"]].itemsize == 0
 
 
+@pytest.mark.parametrize("length", [128, 384, 0x0450, 0x6880, 0x9380])
+def test_no_length_of_the_header_is_taken_for_another_format(tmp_path, length):
+    """128 is how a pickle begins, 0x9380 and others resemble magic bytes too."""
+    header = json.dumps({"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(length.to_bytes(8, "little") + header.ljust(length) + b"\x07")
+    assert read_weights(tmp_path / "a.safetensors").leaves == {"w": 7}
+
+
 def test_only_the_selected_leaves_are_read(tmp_path, monkeypatch):
     save_weights({"a": {"kernel": np.ones(1000), "bias": np.ones(10)}, "b": np.ones(10)}, tmp_path / "w.safetensors")
     asked = []

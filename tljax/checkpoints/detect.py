@@ -49,6 +49,9 @@ def detect(path: pathlib.Path) -> str:
         return _zip_format(path)
     if head.startswith(TORCH_MAGIC):
         return "torch"
+    # Before the others, since any bytes may begin the length that comes first.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
+        return "safetensors"
     for magic, kind in _FOREIGN.items():
         if head.startswith(magic):
             raise CheckpointError(f"{path} is {kind}")
@@ -58,8 +61,6 @@ def detect(path: pathlib.Path) -> str:
         )
     if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
         raise CheckpointError(f"{path} is a bare pickle, which could run code and is never read; expected torch.save's")
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
-        return "safetensors"
     if 0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF):
         return "msgpack"
     return _promised(path, head)

@@ -52,7 +52,9 @@ def _find(path: pathlib.Path, format: str | None) -> Found:
     if path.is_dir():
         if is_orbax(path):
             return Found(path, ())
-        name, notes = _choose(path, format)
+        with guard(path, "listing"):
+            there = sorted(file.name for file in path.iterdir() if file.is_file())
+        name, notes = choose(there, format, path)
         return Found(path / name, notes)
     if path.is_file():
         return Found(path, ())
@@ -78,10 +80,15 @@ def read_config(folder: pathlib.Path) -> dict[str, Any] | None:
         return read_header(file.read_bytes(), file)
 
 
-def _choose(folder: pathlib.Path, format: str | None) -> tuple[str, tuple[str, ...]]:
-    with guard(folder, "listing"):
-        there = sorted(file.name for file in folder.iterdir() if file.is_file())
-    names = [name for name in there if format in (None, _promised(name))]
+def choose(there: Sequence[str], format: str | None, folder: object) -> tuple[str, tuple[str, ...]]:
+    """The weight file among the files `there` of `folder`, and what should be known of the choice.
+
+    Raises `CheckpointError` where there is none, or no telling which.
+
+    >>> choose(["config.json", "model.safetensors", "pytorch_model.bin"], None, "weights")
+    ('model.safetensors', ('model.safetensors was read; pytorch_model.bin was not',))
+    """
+    names = [name for name in there if "/" not in name and format in (None, _promised(name))]
     present = [name for name in _PREFERRED if name in names]
     if present:
         rest = ", ".join(present[1:])

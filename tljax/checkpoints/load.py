@@ -13,6 +13,7 @@ from tljax.checkpoints.buffers import count_nonfinite
 from tljax.checkpoints.detect import detect, mismatch
 from tljax.checkpoints.errors import CheckpointError, guard, shown
 from tljax.checkpoints.folder import find_weights, read_config
+from tljax.checkpoints.hub import fetch, is_hub_name
 from tljax.checkpoints.msgpack import open_msgpack
 from tljax.checkpoints.names import check_names, nest, tree_name
 from tljax.checkpoints.npz import open_npz
@@ -118,7 +119,8 @@ def load_weights(
     ``{"state_dict": ...}`` are taken off.
 
     Args:
-      path: a file or a folder.
+      path: a file, a folder, or a model on the Hugging Face Hub (extra `hub`): ``"hf://owner/name"``, with
+        ``@revision`` and ``/a/file.safetensors`` if need be.
       select: which leaves to read, by their names in the tree; safetensors, npz, msgpack and orbax then read no others.
       format: "safetensors", "npz", "msgpack", "torch" or "orbax", instead of recognising it.
       root: the key under which the weights stand, such as "model_ema"; "" takes the whole file as it is.
@@ -168,7 +170,7 @@ def open_weights(path: Path, *, format: str | None = None, root: str | None = No
     """
     if format is not None and format not in _READERS:
         raise CheckpointError(f"format={format!r}; expected one of {', '.join(_READERS)}")
-    found = find_weights(pathlib.Path(path), format)
+    found = fetch(path, format) if is_hub_name(path) else find_weights(pathlib.Path(path), format)
     with guard(found.path, "opening"):
         source = _open(found.path, format)
         check_names(map(source.separator.join, source.leaves), source.separator, path)

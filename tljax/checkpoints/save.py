@@ -14,6 +14,7 @@ from tljax.checkpoints.atomic import atomic_file, atomic_folder
 from tljax.checkpoints.buffers import size_of
 from tljax.checkpoints.detect import SUFFIXES
 from tljax.checkpoints.errors import CheckpointError
+from tljax.checkpoints.hub import is_hub_name
 from tljax.checkpoints.npz import write_npz
 from tljax.checkpoints.orbax import MARKERS, write_orbax
 from tljax.checkpoints.report import total_size
@@ -60,6 +61,8 @@ def save_weights(
     ...     load_weights(f"{folder}/model.npz")
     {'norm': {'scale': array([1., 1.], dtype=float16)}}
     """
+    if is_hub_name(path):
+        raise CheckpointError(f"{path}: the Hub is read only here; save to a file and upload it with `hf upload`")
     target = pathlib.Path(path)
     kind = _format(target, format)
     if kind != "safetensors" and (metadata or max_shard_size is not None):

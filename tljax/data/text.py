@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tljax.checkpoints.hub import local_folder
 from tljax.data.error import DataError
 from tljax.data.files import reading
 from tljax.data.labels import read_labels
@@ -103,13 +104,16 @@ class Tokenizer:
 def load_tokenizer(folder: str | os.PathLike[str], *, max_length: int | None = None) -> Tokenizer:
     """The tokenizer in `folder` with its tokenizer.json, through the `tokenizers` library (extra `text`).
 
+    `folder` may be a model on the Hugging Face Hub, ``"hf://owner/name"`` (extra `hub`).
+
     `max_length` is by default what sentence_bert_config.json or else tokenizer_config.json says, at most 512. How
     tokenizer.json itself would pad and cut is not used.
 
-    Raises `DataError` when the file is missing or damaged, or the library is not installed.
+    Raises `DataError` when the file is missing or damaged, or the library is not installed, `CheckpointError` when the
+    Hub does not have it.
     """
     tokenizers = _library()
-    folder = Path(folder)
+    folder = local_folder(folder)
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(
