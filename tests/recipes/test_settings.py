@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from tljax.recipes.settings import Settings, SettingsError, settings_from
+from tljax.recipes.options import SettingsError
+from tljax.recipes.settings import Settings, settings_from
 
 
 def test_defaults_cut_the_digits_in_two() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 
 from tljax.data import Dataset, Source, fit_standardiser, k_shot, load, match_images, standardise, stratified_split
 from tljax.objectives import Term, cross_entropy, mse
-from tljax.recipes.settings import Settings, SettingsError
+from tljax.recipes.options import SettingsError
+from tljax.recipes.settings import Settings
 
 VALIDATION_SHARE = 0.2
 VALIDATION_MOST = 500
