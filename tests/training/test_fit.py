@@ -185,6 +185,15 @@ def test_a_configuration_is_traced_and_compiled_once(tmp_path):
     assert traced.count(True) == first.count(True)
 
 
+def test_the_result_tells_what_a_run_costs():
+    adam = quick(optimizer=optax.adam(0.1), p=linear_probe())
+    moments = 2 * (TANH.init(jax.random.key(0), X)["head"]["w"].size + CLASSES)
+    assert adam.optimizer_bytes == 4 * (moments + 1)  # and its counter
+    assert 0 < adam.step_seconds < adam.training_seconds
+    once = quick(steps=1)
+    assert (once.step_seconds, once.optimizer_bytes) == (None, 0)  # the one launch compiles
+
+
 def test_the_callers_parameters_and_data_stay_usable():
     params = start()
     before = jax.tree.map(np.array, params)

@@ -23,6 +23,7 @@ from tljax.training.log import Log, Row, progress_bar
 from tljax.training.loop import Loop
 from tljax.training.prepare import Prepared, options_from, prepare
 from tljax.training.state import Run
+from tljax.tree import nbytes
 from tljax.types import Model, Params
 
 
@@ -46,6 +47,11 @@ class Result:
     """The rows of the log."""
     training_seconds: float
     """Wall time in training steps, compilation included."""
+    step_seconds: float | None
+    """Median wall time of a step, of all runs of a stack together, without compilation; None where that cannot be told,
+    as when the run was complete already."""
+    optimizer_bytes: int
+    """Size of the optimiser's state, of all runs of a stack together."""
     plan: Resolved
     """Who learnt, and at what rate."""
 
@@ -213,6 +219,8 @@ def _result(run: Run, loop: Loop, prepared: Prepared, log: Log) -> Result:
         monitor=prepared.choices.monitor if chosen else None,
         history=tuple(log.rows),
         training_seconds=loop.training_seconds,
+        step_seconds=float(np.median(loop.step_seconds)) if loop.step_seconds else None,
+        optimizer_bytes=nbytes(run.state.opt),
         plan=prepared.resolved,
     )
 

@@ -72,6 +72,8 @@ class Loop:
     examples_per_step: int
     stacked: bool
     training_seconds: float = 0.0
+    step_seconds: list[float] = dataclasses.field(default_factory=list)
+    """Of a step, for each launch but the first, which compiles."""
     shown: dict[str, float] = dataclasses.field(default_factory=dict)
     """The numbers beside the progress bar."""
     saved_at: float = dataclasses.field(default_factory=time.monotonic)
@@ -79,7 +81,7 @@ class Loop:
 
     def run(self, run: Run) -> Run:
         """Train from where `run` stands to the last step, or until early stopping has ended every run."""
-        step, chunk = int(np.max(run.state.step)), 1
+        step, chunk, compiled = int(np.max(run.state.step)), 1, False
         with noted_signals(catch=self.checkpoints is not None) as received:
             if step == 0:
                 run = self._evaluate(run, 0)
@@ -92,6 +94,8 @@ class Loop:
                 seconds = time.perf_counter() - began
                 chunk = _next_chunk(chunk, n, seconds)
                 self.training_seconds += seconds
+                self.step_seconds += [seconds / n] if compiled else []
+                compiled = True
                 run = self._between(run, step)
                 self.tell(step, n * self.examples_per_step / seconds, self.shown)
                 if received:
