@@ -7,16 +7,18 @@ section 4.3).
 """
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from tljax.peft.adapter import Adapter, Shared
+from tljax.peft.adapter import Adapter, Adapters, Shared
+from tljax.peft.choose import ranks, scales, sites
 from tljax.peft.factors import Factored, product, wide
 from tljax.peft.layout import Layout
-from tljax.peft.lora import factors_of
-from tljax.types import Array
+from tljax.peft.lora import drawn, factors_of
+from tljax.types import Array, Key, Params
 
 
 @jax.tree_util.register_dataclass
@@ -54,6 +56,27 @@ class DoRA(Adapter):
 
     def _over(self, squared: Array) -> Array:
         return wide(self.magnitude) / jax.lax.stop_gradient(root(squared))
+
+
+def dora(
+    params: Params, where: Any, *, key: Key, rank: Any = 8, alpha: Any = 8.0, rslora: bool = False,
+    layouts: Mapping[Any, Layout] | None = None, init: str = "kaiming",
+) -> Adapters:  # fmt: skip
+    """DoRA for the selected leaves; arguments, start and errors as of `lora`. The magnitude starts as the norm.
+
+    >>> base = {"dense": {"kernel": jnp.array([[3.0, 0.0], [4.0, 2.0]])}}
+    >>> dora(base, "**/kernel", key=jax.random.key(0), rank=1)["dense/kernel"].magnitude
+    Array([5., 2.], dtype=float32)
+    """
+    found = sites(params, where, layouts)
+    chosen = ranks(rank, found, 8)
+    scale = scales(alpha, chosen, rslora, 8.0)
+    adapters: Adapters = {}
+    for site in found:
+        a, b = drawn(site, key, chosen[site.name], init)
+        magnitude = root(squared_norm(jnp.asarray(site.leaf), a, b, site.layout))
+        adapters[site.name] = DoRA(a, b, magnitude, {"scale": scale[site.name]}, site.layout)
+    return adapters
 
 
 def squared_norm(weight: Array, a: Array, b: Array, layout: Layout) -> Array:

@@ -10,12 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from tljax.peft.adapter import Adapter, Adapters, Shared
+from tljax.peft.choose import learnable
 from tljax.peft.factors import Factored
-from tljax.peft.layout import Layout
-from tljax.tree import named_leaves, select
+from tljax.peft.infer import VECTOR
 from tljax.types import Array, Params
-
-_WHOLE = Layout("vector", ins=0)
 
 
 @jax.tree_util.register_dataclass
@@ -32,16 +30,16 @@ class Full(Adapter):
     """Of the weight's shape."""
 
     def factor(self, weight: Array, shared: Shared) -> Factored:
-        return Factored(self.value.astype(weight.dtype), layout=_WHOLE)
+        return Factored(self.value.astype(weight.dtype), layout=VECTOR)
 
 
 def full(params: Params, where: Any) -> Adapters:
     """Copies of the selected leaves, to be trained whole.
 
-    Raises `NoMatchError` where a part of `where` selects nothing.
+    Raises `NoMatchError` where a part of `where` selects nothing, `PeftError` for what cannot learn: running statistics
+    and integers.
 
     >>> full({"head": {"bias": jnp.zeros(2)}}, "head/**")["head/bias"].value.shape
     (2,)
     """
-    leaves = named_leaves(params)
-    return {name: Full(jnp.array(leaves[name], copy=True)) for name in select(where).names(params)}
+    return {name: Full(jnp.array(leaf, copy=True)) for name, leaf in learnable(params, where).items()}
