@@ -1,5 +1,6 @@
 """Names on the Hugging Face Hub, fetched from a server in miniature on this machine."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -21,6 +22,10 @@ from hub_server import running
 
 library = pytest.importorskip("huggingface_hub")
 constants = pytest.importorskip("huggingface_hub.constants")
+close_session = (
+    getattr(library, "close_session", None) or importlib.import_module("huggingface_hub.utils").reset_sessions
+)
+"""The second is its name before version 1."""
 WEIGHTS = {"fc.weight": np.arange(6, dtype=np.float32).reshape(3, 2), "fc.bias": np.ones(3, np.float32)}
 
 
@@ -42,14 +47,14 @@ def hub(server, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    library.close_session()  # one with the proxies of this environment may be open
+    close_session()  # one with the proxies of this environment may be open
     yield server
-    library.close_session()
+    close_session()
 
 
 def offline(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    library.close_session()
+    close_session()
 
 
 def files_of(folder):
@@ -156,7 +161,7 @@ def test_the_cache_serves_where_the_hub_cannot(hub, tmp_path, monkeypatch):
     first = read_weights("hf://me/net")
     hub.down = True
     again = read_weights("hf://me/net")
-    assert "from the cache: the Hub could not be asked: HfHubHTTPError: Server error '503" in again.report.notes[0]
+    assert "from the cache: the Hub could not be asked: HfHubHTTPError: " in again.report.notes[0]
     hub.down = False
     offline(monkeypatch)
     hub.asked.clear()
@@ -188,7 +193,7 @@ def test_what_is_not_there_or_not_for_us(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert set(open_weights("hf://me/private").specs) == set(WEIGHTS)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(CheckpointError, match=r"is not in the cache, and the Hub could not be asked: ConnectError"):
+    with pytest.raises(CheckpointError, match=r"is not in the cache, and the Hub could not be asked: Connect"):
         open_weights("hf://me/elsewhere")
 
 

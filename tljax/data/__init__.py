@@ -7,27 +7,39 @@ from tljax.data.classes import class_indices
 from tljax.data.error import DataError
 from tljax.data.images import Standardiser, fit_standardiser, match_images, resize_images, standardise
 from tljax.data.order import batch_indices, batch_positions, fold_seed, shuffled_index
+from tljax.data.sentences import Sentences, read_sentences
 from tljax.data.sources import Source, load
 from tljax.data.splits import k_shot, stratified_split
+from tljax.data.text import TextData, Tokenizer, by_length, load_text, load_tokenizer
+from tljax.data.text_source import TextSource, load_sentences
 
 __all__ = [
     "BUILT_IN",
     "Augment",
     "DataError",
     "Dataset",
+    "Sentences",
     "Source",
     "Standardiser",
+    "TextData",
+    "TextSource",
+    "Tokenizer",
     "batch_indices",
     "batch_positions",
+    "by_length",
     "chain",
     "class_indices",
     "fit_standardiser",
     "fold_seed",
     "k_shot",
     "load",
+    "load_sentences",
+    "load_text",
+    "load_tokenizer",
     "match_images",
     "random_crop",
     "random_flip",
+    "read_sentences",
     "require_every_class",
     "resize_images",
     "shuffled_index",

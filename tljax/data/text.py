@@ -111,6 +111,15 @@ def load_tokenizer(folder: str | os.PathLike[str], *, max_length: int | None = N
 
     Raises `DataError` when the file is missing or damaged, or the library is not installed, `CheckpointError` when the
     Hub does not have it.
+
+    >>> import tempfile, tokenizers
+    >>> words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "a": 1, "joy": 2}, unk_token="[PAD]"))
+    >>> words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     words.save(f"{folder}/tokenizer.json")
+    ...     tokenizer = load_tokenizer(folder)
+    >>> tokenizer(["a joy"], length=4)
+    {'ids': array([[1, 2, 0, 0]], dtype=int32), 'mask': array([[1, 1, 0, 0]], dtype=int32)}
     """
     tokenizers = _library()
     folder = local_folder(folder)
@@ -178,6 +187,14 @@ def load_text(
     file, in natural order. `length` is as for a tokenizer.
 
     Raises `DataError` as `read_sentences` does, and for a label that is not among `classes`.
+
+    >>> import tempfile, tokenizers
+    >>> words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "joy": 1, "dull": 2}))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "reviews.tsv").write_text("good\\tjoy\\nbad\\tdull\\n")
+    ...     data = load_text(f"{folder}/reviews.tsv", Tokenizer(words, padding_id=0, max_length=8))
+    >>> data.y.tolist(), data.classes, data.x["ids"][:, 0].tolist()
+    ([1, 0], ('bad', 'good'), [1, 2])
     """
     sentences = read_sentences(path)
     names = None if classes is None else tuple(classes)

@@ -56,6 +56,15 @@ def load_sentences(
 
     Raises:
       DataError: as `read_sentences` does, and for a label that the training part has not, or a single class.
+
+    >>> import tempfile, tokenizers
+    >>> words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "joy": 1, "dull": 2}))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "reviews_train.tsv").write_text("good\\tjoy\\nbad\\tdull\\n")
+    ...     _ = Path(folder, "reviews_test.tsv").write_text("good\\tjoy\\n")
+    ...     data = load_sentences(f"{folder}/reviews_train.tsv", Tokenizer(words, padding_id=0, max_length=8))
+    >>> len(data.train), len(data.test), data.train.classes
+    (2, 1, ('bad', 'good'))
     """
     path = Path(path)
     files = {"train": path} | siblings(path)
