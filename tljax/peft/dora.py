@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from tljax.peft.adapter import Adapter, Adapters, Shared
 from tljax.peft.choose import ranks, scales, sites
-from tljax.peft.factors import Factored, product, wide
+from tljax.peft.factors import Factored, added, product, wide
 from tljax.peft.layout import Layout
 from tljax.peft.lora import drawn, factors_of
 from tljax.types import Array, Key, Params
@@ -45,7 +45,7 @@ class DoRA(Adapter):
 
     def merge(self, weight: Array, shared: Shared) -> Array:
         a, b = factors_of(self.a, self.b, self.constants, self.layout)
-        total = self.layout.forward(wide(weight)) + product(a, b, self.layout.stack)
+        total = added(self.layout.forward(wide(weight)), product(a, b, self.layout.stack))
         squared = jnp.sum(total**2, axis=_inner(a, self.layout))
         return Factored(weight, a, b, outs_scale=self._over(squared), layout=self.layout).dense()
 
@@ -55,6 +55,8 @@ class DoRA(Adapter):
         return Factored(weight, a, b, outs_scale=self._over(squared), layout=self.layout)
 
     def _over(self, squared: Array) -> Array:
+        if self.magnitude.shape != squared.shape:
+            raise ValueError(f"there are outputs {squared.shape}, but magnitudes {self.magnitude.shape}")
         return wide(self.magnitude) / jax.lax.stop_gradient(root(squared))
 
 

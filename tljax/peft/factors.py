@@ -39,20 +39,36 @@ class Factored:
         return self.a is None and self.ins_scale is None and self.outs_scale is None
 
     def dense(self) -> Array:
-        """The weight, computed in float32 (or float64) and cast back to the dtype of `weight`."""
+        """The weight, computed in float32 (or float64) and cast back to the dtype of `weight`.
+
+        Raises `ValueError` for factors of another weight.
+        """
         if self.plain:
             return self.weight
         layout, total = self.layout, self.layout.forward(wide(self.weight))
         if self.a is not None and self.b is not None:
-            total = total + product(self.a, self.b, layout.stack)
+            total = added(total, product(self.a, self.b, layout.stack))
         if self.ins_scale is not None:
             scale = wide(self.ins_scale)
-            total = total * scale.reshape(scale.shape + (1,) * (total.ndim - scale.ndim))
+            total = total * scale.astype(total.dtype).reshape(scale.shape + (1,) * (total.ndim - scale.ndim))
         if self.outs_scale is not None:
             scale = wide(self.outs_scale)
             inner = (1,) * (total.ndim - scale.ndim)
-            total = total * scale.reshape(scale.shape[: layout.stack] + inner + scale.shape[layout.stack :])
+            total = total * scale.astype(total.dtype).reshape(
+                scale.shape[: layout.stack] + inner + scale.shape[layout.stack :]
+            )
         return layout.backward(total).astype(self.weight.dtype)
+
+
+def added(total: Array, delta: Array) -> Array:
+    """`total` + `delta` of the same shape; anything else would be broadcast in silence.
+
+    >>> added(jnp.zeros(2), jnp.ones(2))
+    Array([1., 1.], dtype=float32)
+    """
+    if total.shape != delta.shape:
+        raise ValueError(f"the weight is {total.shape}, what is added to it {delta.shape}")
+    return total + delta.astype(total.dtype)
 
 
 def product(a: Array, b: Array, stack: int) -> Array:

@@ -60,8 +60,12 @@ def check(leaves: Mapping[str, Any], adapters: Adapters) -> None:
 def _merged(name: str, adapter: Adapter, leaf: Array, shared: Shared) -> Array:
     try:
         new = adapter.merge(leaf, shared)
-    except TypeError as error:  # how jax tells of shapes
-        raise PeftError(_misfit(name, adapter, leaf)) from error
+    except KeyError as error:
+        raise PeftError(
+            f"the {adapter.kind} adapter of {name!r} reads {error}, which is not among the adapters"
+        ) from error
+    except (TypeError, ValueError) as error:  # how jax tells of shapes
+        raise PeftError(f"{_misfit(name, adapter, leaf)}: {error}") from error
     if new.shape != leaf.shape:
         raise PeftError(_misfit(name, adapter, leaf))
     return new
