@@ -13,7 +13,10 @@ _HOME = {
     "tree": ("GraftReport", "Selector", "graft", "merge", "select", "split"),
     "checkpoints": ("load_weights", "read_weights", "save_weights"),
     "models": ("export", "from_flax", "from_nnx", "load_pretrained"),
-    "plans": ("Plan", "freeze", "linear_probe", "plan", "rate", "unfreeze"),
+    "plans": (
+        "Plan", "adapters_only", "bitfit", "decay", "discriminative", "freeze", "layerwise_decay",
+        "linear_probe", "lora_plus", "norm_only", "plan", "rate", "surgical", "unfreeze",
+    ),
     "objectives": (
         "Term", "binary_cross_entropy", "cross_entropy", "huber", "l2_sp", "mae", "mse", "objective", "stateless",
     ),

@@ -87,7 +87,7 @@ def test_a_plan_that_trains_nothing_raises(p):
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_must_be_positive_and_finite(factor):
-    with pytest.raises(PlanError, match=r"positive and finite; to hold leaves still use freeze"):
+    with pytest.raises(PlanError, match=r"positive and finite; found .*; to hold leaves still use freeze"):
         rate("head/**", factor)
 
 
@@ -118,11 +118,11 @@ def test_rates_that_hardly_differ_are_groups_of_their_own():
 def test_the_table():
     p = plan(freeze("backbone/stem/**"), rate("head/bias", 10.0))
     assert p.resolve(PARAMS).table(PARAMS).splitlines() == [
-        "group                   leaves    parameters  where",
-        "frozen                       4            12  backbone/stem, backbone/steps, backbone/used",
-        "statistics, frozen           1             3  backbone/stem",
-        "rate 10                      1             4  head/bias",
-        "rate 1                       1            12  head/kernel",
+        "group               leaves   parameters  rate  schedule   decay  where",
+        "frozen                   4           12     -  -              -  backbone/stem, backbone/steps, backbone/used",
+        "statistics, frozen       1            3     -  -              -  backbone/stem",
+        "learns                   1            4    10  -              -  head/bias",
+        "learns                   1           12     1  -              -  head/kernel",
     ]
 
 

@@ -4,90 +4,40 @@
 
 Rules apply in order; where several match a leaf, the last one that sets a property wins. Frozen and trainable
 parameters become two trees, so that no gradient and no optimiser state of a frozen leaf is ever formed; within the
-trainable tree `optax.multi_transform` gives each group its own rate.
+trainable tree `optax.multi_transform` gives each group its own rate, schedule and weight decay.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tljax.tree import Selector, count, map_named, named_leaves, select
-from tljax.types import Params, TljaxError, is_constant, is_state
-
-
-class PlanError(TljaxError):
-    """A plan that cannot be carried out, such as one that trains nothing."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """How one leaf is treated."""
-
-    trainable: bool = True
-    rate: float = 1.0
-    """The factor on the optimiser's update."""
-
-    @property
-    def label(self) -> str:
-        """The name of the group of leaves that are treated alike.
-
-        >>> Setting().label, Setting(rate=0.1).label, Setting(trainable=False).label
-        ('rate 1', 'rate 0.1', 'frozen')
-        """
-        return f"rate {_number(self.rate)}" if self.trainable else "frozen"
+from tljax.plans.setting import PlanError, Setting
+from tljax.plans.table import table
+from tljax.tree import map_named, named_leaves, select
+from tljax.types import Params, is_constant, is_state
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """`change` is applied to the setting of every leaf that `where` selects."""
+    """What a rule changes in the settings of which leaves."""
 
-    where: Selector
-    change: Callable[[Setting], Setting]
+    changes: Callable[[Params], Mapping[str, Mapping[str, Any]]]
+    """`changes(params)`: for the name of each leaf it speaks of, the fields of its `Setting` that it sets."""
     description: str
 
 
-def freeze(where: Any) -> Rule:
-    """A rule: the selected leaves stay bit for bit as they are.
+def setting(where: Any, description: str, **fields: Any) -> Rule:
+    """The rule that sets `fields` for every leaf that `where` selects.
 
-    Where the running statistics of a normalisation layer are selected too (as by ``"backbone/**"``), the layer also
-    normalises with them and no longer updates them.
-
-    >>> plan(freeze("a")).resolve({"a": jnp.zeros(2), "b": jnp.zeros(3)}).trainable("a")
-    False
+    >>> setting("b", "half", rate=0.5).changes({"a": jnp.zeros(2), "b": jnp.zeros(3)})
+    {'b': {'rate': 0.5}}
     """
-    return Rule(select(where), lambda s: dataclasses.replace(s, trainable=False), f"freeze({where!r})")
-
-
-def unfreeze(where: Any) -> Rule:
-    """A rule: the selected leaves learn, whatever an earlier rule said; integer leaves stay constants.
-
-    >>> plan(freeze("**"), unfreeze("b")).resolve({"a": jnp.zeros(2), "b": jnp.zeros(3)}).trainable("b")
-    True
-    """
-    return Rule(select(where), lambda s: dataclasses.replace(s, trainable=True), f"unfreeze({where!r})")
-
-
-def rate(where: Any, factor: float) -> Rule:
-    """A rule: the optimiser's updates of the selected leaves are multiplied by `factor`.
-
-    Decoupled weight decay is part of the update, so it scales with it. The factors of several rules do not
-    multiply: the last one holds.
-
-    Raises `PlanError` unless `factor` is positive and finite.
-
-    >>> print(rate("head/**", 10).description)
-    rate('head/**', 10)
-    """
-    if not factor > 0 or not np.isfinite(factor):
-        raise PlanError(
-            f"rate({where!r}, {factor!r}): the factor must be positive and finite; to hold leaves still use freeze"
-        )
-    text = f"rate({where!r}, {_number(factor)})"
-    return Rule(select(where), lambda s: dataclasses.replace(s, rate=float(factor)), text)
+    selector = select(where)
+    return Rule(lambda params: dict.fromkeys(selector.names(params), fields), description)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,22 +54,28 @@ class Plan:
 
         Raises `NoMatchError` where a rule matches nothing, `PlanError` where nothing would learn.
 
-        >>> plan(rate("b", 0.5)).resolve({"a": jnp.zeros(2), "b": jnp.zeros(3)}).settings["b"]
-        Setting(trainable=True, rate=0.5)
+        >>> plan(setting("b", "half", rate=0.5)).resolve({"a": jnp.zeros(2), "b": jnp.zeros(3)}).settings["b"].rate
+        0.5
         """
         leaves = named_leaves(params)
         settings = {name: Setting(trainable=_can_learn(name, leaf)) for name, leaf in leaves.items()}
         for rule in self.rules:
-            for name in rule.where.names(params):
-                changed = rule.change(settings[name])
+            for name, fields in rule.changes(params).items():
+                changed = dataclasses.replace(settings[name], **fields)
                 able = changed.trainable and _can_learn(name, leaves[name])
                 settings[name] = dataclasses.replace(changed, trainable=able)
-        if not any(s.trainable and not is_state(n) for n, s in settings.items()):
+        self._check(settings)
+        return Resolved(settings)
+
+    def _check(self, settings: Mapping[str, Setting]) -> None:
+        opens = [s.opens for name, s in settings.items() if s.trainable and not is_state(name)]
+        if not opens:
             raise PlanError(
                 f"{self} trains nothing: all {len(settings)} leaves are frozen, or constants. Narrow a freeze(), or "
                 "add an unfreeze()."
             )
-        return Resolved(settings)
+        if min(opens):
+            raise PlanError(f"{self} trains nothing before step {min(opens)}: the group that opens first is frozen")
 
 
 def plan(*rules: Rule | Plan) -> Plan:
@@ -127,6 +83,7 @@ def plan(*rules: Rule | Plan) -> Plan:
 
     Raises `TypeError` for anything that is neither.
 
+    >>> from tljax.plans import freeze, rate
     >>> print(plan(freeze("backbone/**"), rate("head/**", 10.0)))
     plan(freeze('backbone/**'), rate('head/**', 10))
     """
@@ -136,15 +93,6 @@ def plan(*rules: Rule | Plan) -> Plan:
             raise TypeError(f"plan() takes rules such as freeze('backbone/**'); found {item!r}")
         parts.extend(item.rules if isinstance(item, Plan) else (item,))
     return Plan(tuple(parts))
-
-
-def linear_probe(head: Any = "head/**") -> Plan:
-    """Only the head learns; the rest is frozen, statistics included.
-
-    >>> print(linear_probe())
-    plan(freeze('**'), unfreeze('head/**'))
-    """
-    return plan(freeze("**"), unfreeze(head))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,17 +110,18 @@ class Resolved:
         return self.settings[name].trainable and not is_state(name)
 
     def updated(self, name: str) -> bool:
-        """Whether `name` is a statistic that training updates.
+        """Whether `name` is a statistic that training updates; those of a group that opens later are kept.
 
         >>> params = {"norm": {"scale": jnp.ones(2), "batch_stats": {"mean": jnp.zeros(2)}}}
         >>> plan().resolve(params).updated("norm/batch_stats/mean")
         True
         """
-        return is_state(name) and self.settings[name].trainable
+        return is_state(name) and self.settings[name].trainable and not self.settings[name].opens
 
     def partition(self, params: Params) -> tuple[Params, Params, Params]:
         """Three trees of the structure of `params`, None in the holes: what learns, what is updated, what is frozen.
 
+        >>> from tljax.plans import freeze
         >>> plan(freeze("b")).resolve({"a": 1.0, "b": 2.0}).partition({"a": 1.0, "b": 2.0})
         ({'a': 1.0, 'b': None}, {'a': None, 'b': None}, {'a': None, 'b': 2.0})
         """
@@ -190,67 +139,137 @@ class Resolved:
     def frozen_statistics(self) -> frozenset[str]:
         """The names of statistics that are kept, whose layers normalise with them.
 
+        >>> from tljax.plans import freeze
         >>> params = {"scale": jnp.ones(2), "batch_stats": {"mean": jnp.zeros(2)}}
         >>> plan(freeze("batch_stats/**")).resolve(params).frozen_statistics
         frozenset({'batch_stats/mean'})
         """
-        return frozenset(n for n, s in self.settings.items() if is_state(n) and not s.trainable)
+        return frozenset(name for name in self.settings if is_state(name) and not self.updated(name))
 
-    def groups(self, optimizer: optax.GradientTransformation) -> dict[str, optax.GradientTransformation]:
-        """`optimizer` at the rate of each group, by the group's label; that of rate 1 is always there.
+    @property
+    def base(self) -> Setting:
+        """The setting of what no rule speaks of, such as parameters that the objective owns.
 
-        >>> list(plan(rate("b", 10)).resolve({"a": 1.0, "b": 2.0}).groups(optax.sgd(0.1)))
+        Where a rule sets a weight decay, what no rule decays has none.
+
+        >>> plan(setting("a", "decayed", decay=0.1)).resolve({"a": 1.0, "b": 2.0}).base.decay
+        0.0
+        """
+        return Setting(decay=None if all(s.decay is None for s in self.settings.values()) else 0.0)
+
+    def of(self, name: str) -> Setting:
+        """The setting of the leaf `name`, its weight decay filled in.
+
+        >>> plan(setting("a", "decayed", decay=0.1)).resolve({"a": 1.0, "b": 2.0}).of("b").decay
+        0.0
+        """
+        own = self.settings[name]
+        return own if own.decay is not None else dataclasses.replace(own, decay=self.base.decay)
+
+    def groups(self, optimizer: Any) -> dict[str, optax.GradientTransformation]:
+        """`optimizer` at the rate, schedule and decay of each group, by the group's label; the base is always there.
+
+        `optimizer`: an optax transformation; or, as plans with weight decay need, a function of `weight_decay` that
+        makes one, as ``functools.partial(optax.adamw, 3e-4)``: decoupled decay stands between the optimiser's
+        direction and its learning rate, where nobody but the optimiser can put it.
+
+        Raises `PlanError` where the plan has weight decay and the optimiser is no such function.
+
+        >>> list(plan(setting("b", "ten", rate=10.0)).resolve({"a": 1.0, "b": 2.0}).groups(optax.sgd(0.1)))
         ['rate 1', 'rate 10']
         """
-        factors = {1.0} | {s.rate for n, s in self.settings.items() if self.trainable(n)}
-        return {
-            Setting(rate=f).label: optax.chain(optimizer, optax.scale(f)) if f != 1 else optimizer
-            for f in sorted(factors)
-        }
+        return {label: _scaled(_decayed(optimizer, kind.decay), kind.rate) for kind, label in self._kinds().items()}
 
     def labels(self, trainable: Params) -> Params:
         """The label of every leaf of the trainable tree; holes stay holes.
 
-        >>> plan(rate("b", 10)).resolve({"a": 1.0, "b": 2.0}).labels({"a": None, "b": 2.0})
+        >>> plan(setting("b", "ten", rate=10.0)).resolve({"a": 1.0, "b": 2.0}).labels({"a": None, "b": 2.0})
         {'a': None, 'b': 'rate 10'}
         """
-        return map_named(lambda name, _: self.settings[name].label, trainable)
+        kinds = self._kinds()
+        return map_named(lambda name, _: kinds[self.of(name).kind], trainable)
+
+    @property
+    def base_label(self) -> str:
+        """The label of the base group.
+
+        >>> plan().resolve({"w": jnp.zeros(2)}).base_label
+        'rate 1'
+        """
+        return self._kinds()[self.base.kind]
 
     def table(self, params: Params) -> str:
-        """One line for each group: leaves, parameters, and the subtrees it covers.
+        """One line for each group: leaves, parameters, rate, schedule, weight decay, and the subtrees it covers.
 
+        >>> from tljax.plans import freeze
         >>> params = {"backbone": {"w": jnp.zeros((2, 3))}, "head": {"w": jnp.zeros((3, 4))}}
         >>> print(plan(freeze("backbone/**")).resolve(params).table(params))
-        group                   leaves    parameters  where
-        frozen                       1             6  backbone/w
-        rate 1                       1            12  head/w
+        group               leaves   parameters  rate  schedule   decay  where
+        frozen                   1            6     -  -              -  backbone/w
+        learns                   1           12     1  -              -  head/w
         """
-        rows: dict[str, dict[str, Any]] = {}
-        for name, leaf in named_leaves(params).items():
-            rows.setdefault(self._group(name), {})[name] = leaf
-        lines = [f"{'group':<22}{'leaves':>8}{'parameters':>14}  where"]
-        for group, leaves in rows.items():
-            where = ", ".join(dict.fromkeys(_stem(name) for name in leaves))
-            shown = where if len(where) <= 60 else where[:57] + "..."
-            lines.append(f"{group:<22}{len(leaves):>8}{count(list(leaves.values())):>14,}  {shown}")
-        return "\n".join(lines)
+        return table({name: self.of(name) for name in self.settings}, params)
 
-    def _group(self, name: str) -> str:
-        setting = self.settings[name]
-        if is_state(name):
-            return f"statistics, {'updated' if setting.trainable else 'frozen'}"
-        return setting.label
+    def _kinds(self) -> dict[Setting, str]:
+        """Every kind of setting that an optimiser must tell apart, with a label of its own."""
+        found = {self.base.kind} | {self.of(name).kind for name in self.settings if self.trainable(name)}
+        return _labelled(sorted(found, key=lambda s: (callable(s.rate), 0 if callable(s.rate) else s.rate, s.label)))
 
 
-def _stem(name: str) -> str:
-    return "/".join(name.split("/")[:2])
+def _labelled(kinds: Iterable[Setting]) -> dict[Setting, str]:
+    labels: dict[Setting, str] = {}
+    for kind in kinds:
+        label, i = kind.label, 2
+        while label in labels.values():  # two schedules may have one name
+            label, i = f"{kind.label} ({i})", i + 1
+        labels[kind] = label
+    return labels
 
 
-def _number(value: float) -> str:
-    """The number in full, so that rates that differ have labels that differ: ``"10"``, ``"0.1"``."""
-    return repr(float(value)).removesuffix(".0")
+def _decayed(optimizer: Any, decay: float | None) -> optax.GradientTransformation:
+    if not hasattr(optimizer, "update"):
+        return _made(optimizer, decay or 0.0)
+    if decay is None:
+        return optimizer
+    raise PlanError(
+        "the plan sets weight decay by group, so give the optimizer as a function of it: "
+        "optimizer=functools.partial(optax.adamw, 3e-4) instead of optax.adamw(3e-4). Any function that takes "
+        "weight_decay=... and returns an optax transformation will do"
+    )
+
+
+def _made(optimizer: Any, decay: float) -> optax.GradientTransformation:
+    try:
+        made = optimizer(weight_decay=decay)
+    except TypeError as error:
+        made, why = None, f": {error}"
+    else:
+        why = f", which gave {made!r}"
+    if not (hasattr(made, "init") and hasattr(made, "update")):
+        raise PlanError(
+            f"the optimizer should be one of optax, as optax.adamw(3e-4), or a function of weight_decay that makes "
+            f"one, as functools.partial(optax.adamw, 3e-4); found {optimizer!r}, called with weight_decay={decay}{why}"
+        )
+    return made
+
+
+def _scaled(optimizer: optax.GradientTransformation, rate: Any) -> optax.GradientTransformation:
+    if callable(rate):
+        return optax.chain(optimizer, optax.scale_by_schedule(rate))
+    return optax.chain(optimizer, optax.scale(rate)) if rate != 1 else optimizer
 
 
 def _can_learn(name: str, leaf: Any) -> bool:
-    """Whether gradients of `leaf` make sense; integer and boolean leaves, and what adapters keep, are constants."""
-    return is_state(name) or (not is_constant(name) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
+    """Whether gradients of `leaf` make sense; integers, booleans and constants of adapters stay as they are."""
+    return is_state(name) or (jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and not is_constant(name))
+
+
+def positive(value: Any, what: str, hint: str = "") -> float:
+    """`value` as a float; raises `PlanError`, which begins with `what`, unless it is positive and finite.
+
+    >>> positive(2, "rate")
+    2.0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+        raise PlanError(f"{what} must be positive and finite; found {value!r}{hint}")
+    return float(value)

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from tljax.checkpoints import save_weights
 from tljax.checkpoints.checksum import checksum
@@ -64,7 +63,7 @@ def fit(
     train: Any = None,
     valid: Any = None,
     *,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     seed: int = 0,
     **options: Any,
 ) -> Result:
@@ -76,7 +75,8 @@ def fit(
       plan: who learns, at what rate.
       train: labelled arrays: `(x, y)`, a `Batch`, or anything with `.x` and `.y`; or a dict of them by stream name.
       valid: labelled arrays that choose the best step and stop the run early; never the test data.
-      optimizer: any optax transformation.
+      optimizer: any optax transformation; for plans with weight decay a function of it, as
+        ``functools.partial(optax.adamw, 3e-4)``.
       seed: of the order of the data, dropout and augmentation.
       options: see `Options`; `steps` must be given.
 
@@ -115,7 +115,7 @@ def fit_many(
     train: Any = None,
     valid: Any = None,
     *,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     seeds: Sequence[int],
     rates: Sequence[float] | None = None,
     subsets: Sequence[np.ndarray] | None = None,
@@ -134,6 +134,7 @@ def fit_many(
 
     Raises as `fit` does, but for `NonFiniteError`.
 
+    >>> import optax
     >>> from tljax.models import mlp
     >>> from tljax.objectives import cross_entropy
     >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")

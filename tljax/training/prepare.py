@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from tljax.evaluation import Metric
 from tljax.objectives import Term
@@ -118,7 +117,7 @@ class Prepared:
 
 def prepare(
     model: Model, params: Params, objective: Term, plan: Plan, train: Any, valid: Any,
-    optimizer: optax.GradientTransformation, options: Options, *, stacked: bool,
+    optimizer: Any, options: Options, *, stacked: bool,
 ) -> Prepared:  # fmt: skip
     """Check what `fit` was given, and make its program. Raises `FitError`, or the `PlanError` of the plan."""
     _check_kinds(model, objective, plan, optimizer)
@@ -148,7 +147,7 @@ def _check_kinds(model: Any, objective: Any, plan: Any, optimizer: Any) -> None:
     ):
         if not isinstance(value, kind):
             raise FitError(f"{what} should be {right}; found {type(value).__name__}: {str(value)[:80]}")
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")) and not callable(optimizer):
         raise FitError(f"the optimizer should be one of optax, as optax.adamw(1e-3); found {optimizer!r}")
 
 

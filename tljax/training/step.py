@@ -35,7 +35,7 @@ def make_step(
     model: Model,
     objective: Term,
     plan: Resolved,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     *,
     clip_norm: float | None = None,
     accumulate: int = 1,
@@ -51,8 +51,10 @@ def make_step(
       model: what is trained.
       objective: a term, or a sum of terms.
       plan: the plan, resolved for the model's parameters: `plan.resolve(params)`.
-      optimizer: any optax transformation. It sees the trainable leaves only; where the plan has several rates, one
-        copy of it sees the leaves of each, so that a norm which the optimiser itself clips is that of the group.
+      optimizer: any optax transformation, or a function of `weight_decay` that makes one, as plans with weight decay
+        need it: ``functools.partial(optax.adamw, 3e-4)``. It sees the trainable leaves only; where the plan has several
+        rates or decays, one copy of it sees the leaves of each, so that a norm which the optimiser itself clips is that
+        of the group.
       clip_norm: clips the global norm of the whole trainable gradient.
       accumulate: number of equal microbatches that each batch is cut into; their gradients are averaged.
       ema: decay of the moving average of parameters and statistics; warmed up as `min(ema, (1 + t) / (10 + t))`.
@@ -125,12 +127,12 @@ def _transform(plan: Resolved, optimizer: Any, clip_norm: float | None) -> optax
     def labels(trainable: dict[str, Any]) -> dict[str, Any]:
         return {
             "model": plan.labels(trainable["model"]),
-            "terms": jax.tree.map(lambda _: "rate 1", trainable["terms"]),
+            "terms": jax.tree.map(lambda _: plan.base_label, trainable["terms"]),
         }
 
     groups = plan.groups(optimizer)
     # With one group the optimiser sees the whole tree, as those with a line search or a norm of their own want it.
-    grouped = optimizer if len(groups) == 1 else optax.multi_transform(groups, labels)
+    grouped = next(iter(groups.values())) if len(groups) == 1 else optax.multi_transform(groups, labels)
     return grouped if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), grouped)
 
 
