@@ -284,6 +284,46 @@ def test_pooling_of_sentence_transformers(tmp_path):
             pooling(tmp_path)
 
 
+def sentence_folder(golden, folder, mode, *modules):
+    """A folder as sentence-transformers writes it."""
+    config, _ = written(golden, "bert", folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{mode}": True}))
+    types = [f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", *modules)]
+    (folder / "modules.json").write_text(json.dumps([{"idx": i, "type": name} for i, name in enumerate(types)]))
+    return config
+
+
+def test_the_pooling_of_a_folder_is_read_and_told(golden, tmp_path):
+    x = inputs(sentence_folder(golden, tmp_path / "in", "cls_token", "Dense", "Normalize"))
+    loaded = load_pretrained(tmp_path / "in")
+    assert loaded.report.recognised.endswith(
+        "pool='cls', pooler=True), recognised by config.json and 1_Pooling/config.json"
+    )
+    assert loaded.report.notes[1:] == (
+        "modules.json has a module Dense after the encoder, which is not read",
+        "modules.json scales the features to unit length; write normalize=True for that",
+    )
+    first = golden["bert/hidden"][-1][:, 0]
+    np.testing.assert_allclose(loaded.model.apply(loaded.params, x).features, first, rtol=0, atol=1e-5)
+    unit = load_pretrained(tmp_path / "in", normalize=True)
+    assert len(unit.report.notes) == 2
+    expected = first / np.linalg.norm(first, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit.model.apply(unit.params, x).features, expected, rtol=0, atol=1e-5)
+    assert unit.model.keymaps["transformers"].config is None  # transformers would compute something else
+
+
+def test_a_pooling_of_ones_own_goes_before_the_folders(golden, tmp_path):
+    sentence_folder(golden, tmp_path / "in", "max_tokens")
+    with pytest.raises(ModelError, match=r"pools by max_tokens; expected mean or cls, or write pool="):
+        load_pretrained(tmp_path / "in")
+    loaded = load_pretrained(tmp_path / "in", pool="mean")
+    assert loaded.report.recognised.endswith("recognised by config.json")
+    (tmp_path / "in" / "modules.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"modules.json' holds dict; expected a JSON array"):
+        load_pretrained(tmp_path / "in", pool="mean")
+
+
 def test_leaves_have_the_names_of_a_keymap():
     params = jax.eval_shape(bert("tiny").init, KEY, IDS)
     assert {"backbone/block_01/attention/query/kernel", "head/bias"} <= set(leaf_names(params))

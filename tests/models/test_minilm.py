@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tljax.data.text import by_length, load_text, load_tokenizer
-from tljax.models import bert, export, load_pretrained, pooling
+from tljax.models import bert, export, load_pretrained
 from tljax.models.bert_sizes import sizes_of
 from tljax.tree import count
 
@@ -29,7 +29,7 @@ def folder():
 
 @pytest.fixture(scope="module")
 def minilm(folder):
-    return load_pretrained(folder, pool=pooling(folder))
+    return load_pretrained(folder)
 
 
 @pytest.fixture
@@ -51,9 +51,10 @@ def test_hidden_states_of_the_reference(minilm, reference):
     real = x["mask"].astype(bool)
     for state, name in ((states[1], "base_hidden_layer1"), (states[-1], "base_last_hidden")):
         assert np.abs(np.asarray(state) - reference[name])[real].max() <= 1e-5, name
-    features = minilm.model.apply(minilm.params, x).features
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    assert np.abs(unit - reference["base_sentence"]).max() <= 1e-5
+    assert "recognised by config.json and 1_Pooling/config.json" in minilm.report.recognised
+    assert minilm.report.notes[-1] == "modules.json scales the features to unit length; write normalize=True for that"
+    sentence = bert("minilm-l6", normalize=True).apply(minilm.params, x).features
+    assert np.abs(sentence - reference["base_sentence"]).max() <= 1e-5
     pooled = bert("minilm-l6", pool="pooler").apply(minilm.params, x).features
     assert np.abs(pooled - reference["base_pooler"]).max() <= 1e-5
 

@@ -74,8 +74,13 @@ class WeightFile:
 
         Raises `CheckpointError` where it is no JSON object.
         """
+        return read_config(self.folder)
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The folder in which the weights stand, or the orbax folder that they are."""
         path = pathlib.Path(self.report.path)
-        return read_config(path if path.is_dir() else path.parent)
+        return path if path.is_dir() else path.parent
 
     def read(self, select: Spec = None) -> Weights:
         """Read the leaves that `select` selects by their tljax names (with "/"), or all.

@@ -1,7 +1,7 @@
 """Models as pure functions: those of the catalogue, and anybody's Flax modules."""
 
 from tljax.models.bert import bert
-from tljax.models.bert_names import pooling
+from tljax.models.bert_pooling import pooling
 from tljax.models.catalog import CATALOG, build
 from tljax.models.convnext import convnext
 from tljax.models.export import export

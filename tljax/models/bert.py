@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.models.bert_names import from_config, keymaps, recognise
+from tljax.models.bert_pooling import sentence_encoder
 from tljax.models.bert_sizes import Sizes, sizes_of
 from tljax.models.classifier import activation, classifier
 from tljax.models.family import Family
@@ -33,6 +34,7 @@ def bert(
     act: str = "gelu",
     pool: str | None = None,
     pooler: bool | None = None,
+    normalize: bool = False,
     dropout: float = 0.1,
     attention_dropout: float = 0.1,
 ) -> Model:
@@ -51,6 +53,7 @@ def bert(
         on the first token. Default: "mean" for the variants of MiniLM, else "pooler".
       pooler: whether there is a pooler. With "mean" and "cls" it is carried along for the files' sake and not used. By
         default there is one, but for "distilbert" only where `pool` asks for it.
+      normalize: scale the features to unit length, as sentence encoders do for comparisons.
       dropout, attention_dropout: rates after embeddings, branches and pooling, and of the attention's weights.
 
     `x` is a dict of `ids` `[B, L]` int32, `mask` `[B, L]` (0 for padding) and perhaps `types` `[B, L]` int32; or `ids`
@@ -68,8 +71,8 @@ def bert(
     """
     sizes = sizes_of(
         variant, style=style, width=width, depth=depth, heads=heads, hidden=hidden, vocab=vocab, positions=positions,
-        types=types, padding_id=padding_id, epsilon=epsilon, act=act, pool=pool, pooler=pooler, dropout=dropout,
-        attention_dropout=attention_dropout,
+        types=types, padding_id=padding_id, epsilon=epsilon, act=act, pool=pool, pooler=pooler, normalize=normalize,
+        dropout=dropout, attention_dropout=attention_dropout,
     )  # fmt: skip
     groups = ("embed", *(f"block_{i:02d}" for i in range(sizes.depth)), *(["pooler"] if sizes.pooler else []))
     name = variant if variant.startswith(("minilm", "distilbert", "roberta")) else f"bert-{variant}"
@@ -106,6 +109,8 @@ class _Backbone(nn.Module):
             act = nn.relu if sizes.style == "distilbert" else nn.tanh
             pooled = act(_dense(sizes.width, "pooler")(first))
             features = pooled if sizes.pool == "pooler" else features
+        if sizes.normalize:
+            features /= jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
         return nn.Dropout(sizes.dropout, deterministic=not train)(features)
 
 
@@ -220,4 +225,4 @@ def _masked_mean(states: Array, mask: Array) -> Array:
     return jnp.sum(states * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
 
 
-FAMILY = Family("bert", bert, from_config, recognise)
+FAMILY = Family("bert", bert, from_config, recognise, beside=sentence_encoder)

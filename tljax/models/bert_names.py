@@ -1,8 +1,5 @@
-"""BERT, RoBERTa and DistilBERT in the files of transformers, and how sentence-transformers pools them."""
+"""BERT, RoBERTa and DistilBERT in the files of transformers."""
 
-import json
-import os
-import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -42,8 +39,9 @@ def keymaps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
     head = "classifier.out_proj" if style == "roberta" else "classifier"
     whole = (*_rules(sizes, f"{style}."), *dense("backbone/pooler", pooler), *dense("head", head))
     base = (*_rules(sizes, ""), *(dense("backbone/pooler", "pooler.dense") if style != "distilbert" else ()))
+    as_there = sizes.pool == "pooler" and not sizes.normalize
     maps = {
-        "transformers": Keymap(whole, (), _ignored(f"{style}."), labelled if sizes.pool == "pooler" else None),
+        "transformers": Keymap(whole, (), _ignored(f"{style}."), labelled if as_there else None),
         "transformers-base": Keymap(base, (), _ignored(""), config | {"architectures": [f"{name}Model"]}),
     }
     if style == "bert":
@@ -217,32 +215,3 @@ def example() -> dict[str, jax.ShapeDtypeStruct]:
     """One sentence of eight tokens."""
     row = jax.ShapeDtypeStruct((1, 8), jnp.int32)
     return {"ids": row, "mask": row}
-
-
-def pooling(folder: str | os.PathLike[str]) -> str:
-    """How a folder of sentence-transformers pools, by its 1_Pooling/config.json: "mean" or "cls".
-
-    For ``load_pretrained(folder, pool=pooling(folder))``; a folder without that file is loaded without `pool`.
-
-    Raises `ModelError` where the file is missing, damaged, or names another pooling.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     (pathlib.Path(folder) / "1_Pooling").mkdir()
-    ...     _ = (pathlib.Path(folder) / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
-    ...     pooling(folder)
-    'cls'
-    """
-    path = pathlib.Path(folder) / "1_Pooling" / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read '{path}': {error}; expected the configuration of a pooling layer") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"'{path}' holds {type(config).__name__}; expected a JSON object")
-    modes = [key.removeprefix("pooling_mode_") for key, on in config.items() if "pooling_mode_" in key and on is True]
-    modes += [config["pooling_mode"]] if "pooling_mode" in config else []
-    found = {"mean_tokens": "mean", "cls_token": "cls"}.get(modes[0], modes[0]) if len(modes) == 1 else None
-    if found not in ("mean", "cls"):
-        raise ModelError(f"'{path}' pools by {', '.join(map(str, modes)) or 'nothing'}; expected mean or cls")
-    return found

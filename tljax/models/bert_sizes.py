@@ -44,6 +44,7 @@ class Sizes:
     act: str
     pool: str
     pooler: bool
+    normalize: bool
     dropout: float
     attention_dropout: float
 
@@ -66,6 +67,7 @@ def sizes_of(variant: str = "base", **options: Any) -> Sizes:
         "hidden": 4 * chosen["width"],
         "pool": "mean" if variant.startswith("minilm") else "pooler",
         "act": "gelu",
+        "normalize": False,
         "dropout": 0.1,
         "attention_dropout": 0.1,
         **STYLES[chosen["style"]],

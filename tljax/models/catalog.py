@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tljax.models.bert import bert
+from tljax.models.bert_names import example as _sentence
 from tljax.models.convnext import convnext
 from tljax.models.imagenet_resnet import imagenet_resnet
 from tljax.models.lenet import lenet
@@ -33,6 +35,8 @@ class Entry(NamedTuple):
     like `example`."""
     example: Any = None
     """A batch of inputs as published, of which only shapes and dtypes matter; None if any will do."""
+    headless: bool = False
+    """Whether the published number does not count the head."""
 
 
 def _images(size: int, channels: int = 3) -> jax.ShapeDtypeStruct:
@@ -53,6 +57,16 @@ def _dinov2(variant: str) -> Callable[..., Model]:
 
 def _clip(variant: str, projection: int) -> Callable[..., Model]:
     return _imagenet(variant, pre_norm=True, act="quick_gelu", epsilon=1e-5, projection=projection)
+
+
+def _text(variant: str, summary: str, published: int, **options: Any) -> Entry:
+    return Entry(partial(bert, variant, **options), f"{summary}, and a head", published, _sentence(), headless=True)
+
+
+def _tower(variant: str, projection: int, summary: str, published: int) -> Entry:
+    return Entry(
+        _clip(variant, projection), f"CLIP's image tower, {summary}, and a head", published, _images(224), True
+    )
 
 
 CATALOG = {
@@ -98,9 +112,17 @@ CATALOG = {
     "dinov2-s14": Entry(_dinov2("s14"), "DINOv2 with a classifier, 23 M parameters", 22_825_576, _images(518)),
     "dinov2-b14": Entry(_dinov2("b14"), "DINOv2 with a classifier, 88 M parameters", 88_117_480, _images(518)),
     "dinov2-l14": Entry(_dinov2("l14"), "DINOv2 with a classifier, 306 M parameters", 306_417_640, _images(518)),
-    "clip-b32": Entry(_clip("b32", 512), "CLIP's image tower, 88 M parameters and a head", None, _images(224)),
-    "clip-b16": Entry(_clip("b16", 512), "CLIP's image tower, 86 M parameters and a head", None, _images(224)),
-    "clip-l14": Entry(_clip("l14", 768), "CLIP's image tower, 304 M parameters and a head", None, _images(224)),
+    "clip-b32": _tower("b32", 512, "88 M parameters", 87_849_216),
+    "clip-b16": _tower("b16", 512, "86 M parameters", 86_192_640),
+    "clip-l14": _tower("l14", 768, "304 M parameters", 303_966_208),
+    "bert-tiny": _text("tiny", "BERT of 2 blocks, 4.4 M parameters", 4_385_920),
+    "bert-base": _text("base", "BERT, 109 M parameters", 109_482_240),
+    "bert-large": _text("large", "BERT of 24 blocks, 335 M parameters", 335_141_888),
+    "roberta-base": _text("roberta-base", "RoBERTa, 125 M parameters", 124_645_632),
+    "roberta-large": _text("roberta-large", "RoBERTa of 24 blocks, 355 M parameters", 355_359_744),
+    "distilbert": _text("distilbert", "DistilBERT of 6 blocks, 66 M parameters", 66_362_880, pool="cls"),
+    "minilm-l6": _text("minilm-l6", "MiniLM of 6 blocks, a sentence encoder, 23 M parameters", 22_713_216),
+    "minilm-l12": _text("minilm-l12", "MiniLM of 12 blocks, a sentence encoder, 33 M parameters", 33_360_000),
 }
 """Every model that `build` knows, by name."""
 

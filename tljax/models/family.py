@@ -17,7 +17,8 @@ file ``<model>_names.py`` beside the model, with the keymaps; `resnet_names.py` 
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+import pathlib
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,17 @@ class Found(NamedTuple):
     """As config.json says, or None; what the file's own head has goes before it."""
 
 
+class Beside(NamedTuple):
+    """What other files than config.json say of an architecture."""
+
+    options: Mapping[str, Any] = {}
+    """Arguments of the constructor."""
+    files: tuple[str, ...] = ()
+    """The files that say so."""
+    notes: tuple[str, ...] = ()
+    """What else they say, as sentences."""
+
+
 class Family(NamedTuple):
     """Architectures built by one constructor, and how to tell them from files."""
 
@@ -53,6 +65,8 @@ class Family(NamedTuple):
     """From names and shapes; None when they are not of this family."""
     resize: Mapping[str, Rule] = {}
     """Rules by selector of our leaves, for inputs of other channels, sizes or vocabularies."""
+    beside: Callable[[pathlib.Path, Collection[str]], Beside] = lambda folder, given: Beside()
+    """From the other files in a folder, but for the options whose names are given."""
 
 
 FAMILIES = {

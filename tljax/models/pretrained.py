@@ -125,6 +125,7 @@ def load_pretrained(
     if model is None and num_classes is None and in_file not in (None, classes):
         built = found.build(in_file)
     params, grafted, notes = _graft(built, example, leaves, resize or {}, found.resize, reinit, strict, key)
+    notes += found.notes
     if None not in (in_file, found.num_classes) and in_file != found.num_classes:
         notes.append(f"config.json says {found.num_classes} classes, the head of the file has {in_file}")
     if weights.report.nonfinite:

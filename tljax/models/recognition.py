@@ -20,6 +20,8 @@ class Recognised(NamedTuple):
     resize: Mapping[Any, Any]
     how: str
     """What it was told by, in words."""
+    notes: tuple[str, ...] = ()
+    """What else the files beside the weights say."""
 
 
 def recognise(file: WeightFile, options: Mapping[str, Any]) -> Recognised:
@@ -39,22 +41,23 @@ def recognise(file: WeightFile, options: Mapping[str, Any]) -> Recognised:
         raise ModelError(f"{where}: looks like {names}; say which with load_pretrained(path, model=...)")
     if not hits:
         raise ModelError(_unknown(where, config, shapes))
-    return _recognised(*hits[0], options)
+    return _recognised(*hits[0], options, file)
 
 
-def _recognised(family: Family, found: Found, told_by: str, options: Mapping[str, Any]) -> Recognised:
+def _recognised(family: Family, found: Found, told_by: str, options: Mapping[str, Any], file: WeightFile) -> Recognised:
     known = [name for name in inspect.signature(family.build).parameters if name != "num_classes"]
     for option in options:
         if option not in known:
             raise ModelError(f"{family.name} has no option {option!r}; it has {', '.join(known)}")
-    arguments = {**found.options, **options}
+    beside = family.beside(file.folder, options)
+    arguments = {**found.options, **beside.options, **options}
 
     def build(num_classes: int) -> Model:
         return family.build(num_classes=num_classes, **arguments)
 
     words = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    how = f"{family.name}({words}), recognised by {told_by}"
-    return Recognised(build, found.example, found.num_classes, family.resize, how)
+    how = f"{family.name}({words}), recognised by {' and '.join([told_by, *beside.files])}"
+    return Recognised(build, found.example, found.num_classes, family.resize, how, beside.notes)
 
 
 def _unknown(where: str, config: Mapping[str, Any] | None, shapes: Mapping[str, tuple[int, ...]]) -> str:
