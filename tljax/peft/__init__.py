@@ -8,6 +8,9 @@ from tljax.peft.attach import detach as detach
 from tljax.peft.dora import DoRA as DoRA
 from tljax.peft.dora import dora as dora
 from tljax.peft.factors import Factored as Factored
+from tljax.peft.folder import AdaptersReport as AdaptersReport
+from tljax.peft.folder import LoadedAdapters as LoadedAdapters
+from tljax.peft.folder import load_adapters as load_adapters
 from tljax.peft.full import Full as Full
 from tljax.peft.full import full as full
 from tljax.peft.ia3 import Scale as Scale
@@ -15,6 +18,8 @@ from tljax.peft.ia3 import ia3 as ia3
 from tljax.peft.layout import Layout as Layout
 from tljax.peft.lora import LoRA as LoRA
 from tljax.peft.lora import lora as lora
+from tljax.peft.lycoris import LoHa as LoHa
+from tljax.peft.lycoris import LoKr as LoKr
 from tljax.peft.merge import merge as merge
 from tljax.peft.olora import olora as olora
 from tljax.peft.pissa import pissa as pissa
