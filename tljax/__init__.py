@@ -28,6 +28,7 @@ _PACKAGES = (
     "checkpoints",
     "data",
     "evaluation",
+    "merging",
     "models",
     "objectives",
     "peft",

@@ -3,6 +3,7 @@
 from tljax import checkpoints as checkpoints
 from tljax import data as data
 from tljax import evaluation as evaluation
+from tljax import merging as merging
 from tljax import models as models
 from tljax import objectives as objectives
 from tljax import peft as peft
