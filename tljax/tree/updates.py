@@ -56,7 +56,7 @@ def drop(key: Key, updates: Updates, rate: float) -> dict[str, Array]:
     Reference: Yu et al. 2024, arXiv:2311.03099 (DARE).
 
     >>> drop(jax.random.key(0), {"a": jnp.ones(4)}, 0.5)["a"]
-    Array([2., 0., 2., 2.], dtype=float32)
+    Array([0., 2., 2., 2.], dtype=float32)
     """
     dropped = {}
     for i, (name, update) in enumerate(updates.items()):
