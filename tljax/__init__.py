@@ -22,7 +22,9 @@ _HOME = {
     ),
     "data": ("Dataset",),
     "evaluation": ("evaluate", "interval", "paired_gain", "predict", "verdict"),
+    "probes": ("ridge",),
     "training": ("Result", "fit", "fit_many", "make_step"),
+    "recipes": ("closed_form_head", "lp_ft"),
 }  # fmt: skip
 _PACKAGES = (
     "checkpoints",
@@ -33,6 +35,7 @@ _PACKAGES = (
     "objectives",
     "peft",
     "plans",
+    "probes",
     "recipes",
     "training",
     "tree",

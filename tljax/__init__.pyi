@@ -8,6 +8,7 @@ from tljax import models as models
 from tljax import objectives as objectives
 from tljax import peft as peft
 from tljax import plans as plans
+from tljax import probes as probes
 from tljax import recipes as recipes
 from tljax import training as training
 from tljax import tree as tree
@@ -47,6 +48,9 @@ from tljax.plans import plan as plan
 from tljax.plans import rate as rate
 from tljax.plans import surgical as surgical
 from tljax.plans import unfreeze as unfreeze
+from tljax.probes import ridge as ridge
+from tljax.recipes import closed_form_head as closed_form_head
+from tljax.recipes import lp_ft as lp_ft
 from tljax.training import Result as Result
 from tljax.training import fit as fit
 from tljax.training import fit_many as fit_many
