@@ -37,6 +37,7 @@ _PACKAGES = (
     "plans",
     "probes",
     "recipes",
+    "scores",
     "training",
     "tree",
 )

@@ -10,6 +10,7 @@ from tljax import peft as peft
 from tljax import plans as plans
 from tljax import probes as probes
 from tljax import recipes as recipes
+from tljax import scores as scores
 from tljax import training as training
 from tljax import tree as tree
 from tljax.checkpoints import load_weights as load_weights
