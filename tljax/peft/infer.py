@@ -41,24 +41,23 @@ def infer(name: str, shapes: Shapes) -> Layout:
     if len(shape) == 2:
         return Layout(transposed=transposed)
     found = _possible(len(shape), transposed) if last in ("kernel", "w", "weight") else []
-    for test in (_beside_bias(name, shapes), _beside_norms(name, shapes), _by_name(parent, found)):
-        found = [layout for layout in found if test(layout)]
-        if len({layout[1:] for layout in found}) == 1:
-            break
-    if len({layout[1:] for layout in found}) != 1:
+    for test in (_beside_bias(name, shapes), _beside_norms(name, shapes), _by_name(parent, len(shape))):
+        if len({layout[1:] for layout in found}) != 1:
+            found = [layout for layout in found if test(layout)] or found
+    if len({layout[1:] for layout in found}) != 1 or not _beside_bias(name, shapes)(found[0]):
         raise PeftError(_doubt(name, shape, found))
     heads = _INTO_HEADS.fullmatch(parent) or _OUT_OF_HEADS.fullmatch(parent)
     return found[-1] if heads else found[0]
 
 
 def _possible(n: int, transposed: bool) -> list[Layout]:
-    """What `n` axes can be: convolutions first, then products with heads."""
+    """What `n` axes can be: convolutions, then products with and without heads (of which ``weight`` knows none)."""
     found = []
     for stack in (0, 1):
         inner = n - stack
         found += [Layout("conv", stack, inner - 1, transposed)] if 3 <= inner <= 5 else []
-        found += [Layout("dense", stack, 2, transposed)] if inner == 3 else []
-        found += [Layout("dense", stack, 1, transposed)] if 2 <= inner <= 4 else []
+        found += [Layout("dense", stack, 2)] if inner == 3 and not transposed else []
+        found += [Layout("dense", stack, 1, transposed)] if 2 <= inner <= (2 if transposed else 4) else []
     return found
 
 
@@ -86,12 +85,13 @@ def _beside_norms(name: str, shapes: Shapes) -> Callable[[Layout], bool]:
     return lambda layout: True
 
 
-def _by_name(parent: str, found: list[Layout]) -> Callable[[Layout], bool]:
+def _by_name(parent: str, n: int) -> Callable[[Layout], bool]:
     if _INTO_HEADS.fullmatch(parent):
-        return lambda layout: layout.ins == 1 and layout.kind == "dense"
+        most = 3 if parent == "qkv" else 2
+        return lambda layout: layout.ins == 1 and 2 <= n - layout.stack - layout.ins <= most
     if _OUT_OF_HEADS.fullmatch(parent):
         return lambda layout: layout.ins == 2
-    if "conv" in parent.lower() or any(layout.ins > 2 and not layout.stack for layout in found):
+    if "conv" in parent.lower() or n > 3:
         return lambda layout: layout.kind == "conv" and not layout.stack
     return lambda layout: True
 

@@ -67,7 +67,7 @@ def vera(
     >>> {name: [x.shape for x in jax.tree.leaves(part)] for name, part in adapters.items()}
     {'dense/kernel': [(16,), (6,)], 'shared/constants/vera_a': [(4, 16)], 'shared/constants/vera_b': [(16, 6)]}
     """
-    if not isinstance(rank, int) or rank < 1:
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         raise PeftError(f"rank must be a whole number, 1 or more, and one for all layers; found {rank!r}")
     found = sites(params, where, layouts)
     first, second = jax.random.split(key)
