@@ -1,5 +1,6 @@
 """The data order: a permutation for every size, uniform as far as chi-square can see, exact at any step."""
 
+import functools
 import itertools
 import math
 
@@ -146,7 +147,7 @@ def test_a_huge_batch_size_does_not_overflow() -> None:
         (0, 9, 4),
         (2, 2**30, 3),
     ):
-        quotient, remainder = _multiply_divide(jnp.uint32(a), factor, jnp.uint32(size))
+        quotient, remainder = _multiply_divide(jnp.uint32(a), factor, jnp.uint32(size), jnp)
         assert (int(quotient), int(remainder)) == ((a * factor // size) % 2**32, a * factor % size)
 
 
@@ -201,3 +202,19 @@ def test_impossible_arguments_are_named(arguments: tuple, words: str) -> None:
 def test_folded_seeds_do_not_collide() -> None:
     seeds = np.asarray(jax.vmap(lambda s: jax.vmap(lambda t: fold_seed(s, t))(jnp.arange(300)))(jnp.arange(300)))
     assert len(np.unique(seeds)) > 300 * 300 - 6  # about one collision is expected of 90,000 words of 32 bits
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_the_host_computes_the_same_order_without_a_device(seed: int) -> None:
+    for step in (0, 1, 99_999, 2**31, 2**32 - 1):
+        for batch_size, size in ((1, 1), (4, 10), (64, 60_000), (256, 2**31 - 1)):
+            host = batch_indices(seed, step, batch_size, size, np)
+            assert isinstance(host, np.ndarray)
+            assert host.dtype == np.int32
+            np.testing.assert_array_equal(host, _draws(batch_size, np.uint32(seed), np.uint32(step), size))
+        assert int(fold_seed(seed, step, np)) == int(fold_seed(seed, step))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draws(batch_size, seed, step, size):
+    return batch_indices(seed, step, batch_size, size)

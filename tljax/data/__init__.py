@@ -5,11 +5,13 @@ from tljax.data.augment import Augment, chain, random_crop, random_flip
 from tljax.data.builtin import BUILT_IN
 from tljax.data.classes import class_indices
 from tljax.data.error import DataError
+from tljax.data.feed import Feed, InTurn, Shuffled, filled, in_turn
 from tljax.data.images import Standardiser, fit_standardiser, match_images, resize_images, standardise
 from tljax.data.order import batch_indices, batch_positions, fold_seed, shuffled_index
 from tljax.data.sentences import Sentences, read_sentences
 from tljax.data.sources import Source, load
 from tljax.data.splits import k_shot, stratified_split
+from tljax.data.streaming import ExampleStream, stream
 from tljax.data.text import TextData, Tokenizer, by_length, load_text, load_tokenizer
 from tljax.data.text_source import TextSource, load_sentences
 
@@ -18,7 +20,11 @@ __all__ = [
     "Augment",
     "DataError",
     "Dataset",
+    "ExampleStream",
+    "Feed",
+    "InTurn",
     "Sentences",
+    "Shuffled",
     "Source",
     "Standardiser",
     "TextData",
@@ -29,8 +35,10 @@ __all__ = [
     "by_length",
     "chain",
     "class_indices",
+    "filled",
     "fit_standardiser",
     "fold_seed",
+    "in_turn",
     "k_shot",
     "load",
     "load_sentences",
@@ -45,4 +53,5 @@ __all__ = [
     "shuffled_index",
     "standardise",
     "stratified_split",
+    "stream",
 ]

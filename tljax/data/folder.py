@@ -36,10 +36,12 @@ def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Raw:
     Raises:
       DataError: there are no class folders, one is empty, or a file is no image (it is named).
     """
-    _pillow()
-    parts = _parts(folder)
-    classes = tuple(sorted((d.name for d in _subfolders(parts["train"])), key=natural_key))
-    pictures = {split: list(_pictures(root, classes, split)) for split, root in parts.items()}
+    pillow()
+    parts, classes = parts_and_classes(folder)
+    pictures = {
+        split: [_header(path, label) for path, label in files_by_class(root, classes, split)]
+        for split, root in parts.items()
+    }
     everything = [picture for split in pictures.values() for picture in split]
     counts = Counter(picture.size for picture in everything)
     shape = size or max(counts, key=lambda s: counts[s])  # the first of several that are as common
@@ -99,7 +101,14 @@ def _parts(folder: Path) -> dict[str, Path]:
     return {"train": folder}
 
 
-def _pictures(root: Path, classes: tuple[str, ...], split: str) -> Iterator[Picture]:
+def parts_and_classes(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """The folder of every part, and the names of the classes in natural order."""
+    parts = _parts(folder)
+    return parts, tuple(sorted((d.name for d in _subfolders(parts["train"])), key=natural_key))
+
+
+def files_by_class(root: Path, classes: tuple[str, ...], split: str) -> Iterator[tuple[Path, int]]:
+    """The image files of a part with their classes, class after class."""
     found = {d.name: d for d in _subfolders(root)}
     extra = [name for name in found if name not in classes]
     if extra:
@@ -109,13 +118,13 @@ def _pictures(root: Path, classes: tuple[str, ...], split: str) -> Iterator[Pict
         if not files and split == "train":
             raise DataError(f"class folder '{root / name}' holds no images ({', '.join(SUFFIXES)})")
         for path in files:
-            yield _header(path, label)
+            yield path, label
 
 
 def _header(path: Path, label: int) -> Picture:
     with reading(path, "image"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on metadata and palettes
-        with _pillow().open(path) as image:
+        with pillow().open(path) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             return Picture(path, label, (width, height) if turned else (height, width), image.mode in _GREY)
@@ -130,27 +139,33 @@ def _stack(pictures: list[Picture], shape: tuple[int, int], grey: bool) -> np.nd
 
 def _decode(path: Path, shape: tuple[int, int], grey: bool) -> np.ndarray:
     """One image, upright, uint8 `[H, W, 1 or 3]`."""
-    from PIL import ImageOps
-
-    pillow = _pillow()
-    with reading(path, "image"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pillow.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion to 8 cuts off instead of scaling
-                image = pillow.fromarray((np.asarray(image, np.float32) / 257).clip(0, 255).astype(np.uint8))
-            if "transparency" in image.info:
-                image = image.convert("RGBA")
-            image = image.convert("L" if grey else "RGB")
-            if image.size != shape[::-1]:
-                image = image.resize(shape[::-1], pillow.Resampling.BILINEAR)
-            pixels = np.asarray(image)
+    image = open_image(path, grey)
+    with reading(path, "image"):
+        if image.size != shape[::-1]:
+            image = image.resize(shape[::-1], pillow().Resampling.BILINEAR)
+        pixels = np.asarray(image)
     return pixels[..., None] if grey else pixels
 
 
-def _pillow() -> Any:
+def open_image(path: Path, grey: bool = False) -> Any:
+    """The picture in a file, upright, as a Pillow image of mode "RGB" or "L"; raises a `DataError` that names it."""
+    from PIL import ImageOps
+
+    with reading(path, "image"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pillow().open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion to 8 cuts off instead of scaling
+                image = pillow().fromarray((np.asarray(image, np.float32) / 257).clip(0, 255).astype(np.uint8))
+            if "transparency" in image.info:
+                image = image.convert("RGBA")
+            return image.convert("L" if grey else "RGB")
+
+
+def pillow() -> Any:
+    """Pillow's `Image`, or a `DataError` that names the extra."""
     try:
         from PIL import Image
     except ImportError as error:
-        raise DataError("folders of images are read with Pillow: pip install 'tljax[data]'") from error
+        raise DataError("images are read with Pillow: pip install 'tljax[data]'") from error
     return Image

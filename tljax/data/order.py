@@ -14,6 +14,7 @@ Reference: Black and Rogaway, Ciphers with arbitrary finite domains, CT-RSA 2002
 the hash is the finaliser of MurmurHash3 (Appleby, 2011).
 """
 
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -26,9 +27,11 @@ from tljax.types import Array
 ROUNDS = 12
 _MOST = 2**31 - 1  # an index is an int32
 _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads the rounds over the words
+_WRAPS = np.errstate(over="ignore")  # words wrap around on purpose; NumPy would warn of single ones
 
 
-def shuffled_index(seed: Any, epoch: Any, offset: Any, size: Any) -> Array:
+@_WRAPS
+def shuffled_index(seed: Any, epoch: Any, offset: Any, size: Any, xp: ModuleType = jnp) -> Array:
     """The example that comes at place `offset` of the given epoch: int32 in `0 .. size-1`.
 
     For fixed `seed`, `epoch` and `size` it is a permutation of `0 .. size-1` as a function of `offset`, computed at
@@ -39,6 +42,7 @@ def shuffled_index(seed: Any, epoch: Any, offset: Any, size: Any) -> Array:
       epoch: counted modulo 2^32.
       offset: `0 .. size-1`.
       size: the number of examples, `1 .. 2^31-1`.
+      xp: what computes: `jax.numpy`, or `numpy` on a host that should not touch a device, as in a worker process.
 
     Raises:
       DataError: when an argument that is a Python or NumPy value lies outside its range.
@@ -47,24 +51,25 @@ def shuffled_index(seed: Any, epoch: Any, offset: Any, size: Any) -> Array:
     >>> [shuffled_index(0, epoch, jnp.arange(7), 7).tolist() for epoch in (0, 1)]
     [[6, 4, 3, 5, 0, 2, 1], [5, 0, 1, 2, 3, 6, 4]]
     """
-    seed, epoch = _word(seed, "seed", 0, 2**32 - 1), _word(epoch, "epoch", 0, 2**32 - 1)
-    offset, size = _word(offset, "offset", 0, _MOST - 1), _word(size, "size", 1, _MOST)
-    width = _ceil_sqrt(size)
+    seed, epoch = _word(seed, "seed", 0, 2**32 - 1, xp), _word(epoch, "epoch", 0, 2**32 - 1, xp)
+    offset, size = _word(offset, "offset", 0, _MOST - 1, xp), _word(size, "size", 1, _MOST, xp)
+    width = _ceil_sqrt(size, xp)
     height = (size + width - 1) // width
     last = size - (height - 1) * width  # the length of the last row, 1 .. width
     row, column = offset // width, offset % width
-    seed = _mix(seed)  # seeds that differ by a multiple of _GOLDEN must not share their rounds
+    seed = _mix(seed, xp)  # seeds that differ by a multiple of _GOLDEN must not share their rounds
     for number in range(1, ROUNDS + 1):
         # Hashed once more per round: a pair (seed, epoch) that collides with another in one round differs in the rest.
-        key = _mix(_mix(seed + jnp.uint32(number * _GOLDEN % 2**32)) + epoch)
+        key = _mix(_mix(seed + xp.uint32(number * _GOLDEN % 2**32), xp) + epoch, xp)
         if number % 2:
-            row = _turn(row, key + column, jnp.where(column < last, height, height - 1))
+            row = _turn(row, key + column, xp.where(column < last, height, height - 1), xp)
         else:
-            column = _turn(column, key + row, jnp.where(row < height - 1, width, last))
-    return (row * width + column).astype(jnp.int32)
+            column = _turn(column, key + row, xp.where(row < height - 1, width, last), xp)
+    return (row * width + column).astype(xp.int32)
 
 
-def batch_positions(step: Any, batch_size: int, size: Any) -> tuple[Array, Array]:
+@_WRAPS
+def batch_positions(step: Any, batch_size: int, size: Any, xp: ModuleType = jnp) -> tuple[Array, Array]:
     """Where step number `step` stands in the stream of examples: `(epoch [B] uint32, offset [B] int32)`.
 
     The stream is epoch after epoch without a gap: example `b` of step `s` is number `p = s B + b`, its epoch
@@ -81,15 +86,16 @@ def batch_positions(step: Any, batch_size: int, size: Any) -> tuple[Array, Array
     """
     if not 1 <= batch_size <= _MOST:
         raise DataError(f"a batch holds 1 to {_MOST} examples; batch_size is {batch_size}")
-    step, size = _word(step, "step", 0, 2**32 - 1), _word(size, "size", 1, _MOST)
+    step, size = _word(step, "step", 0, 2**32 - 1, xp), _word(size, "size", 1, _MOST, xp)
     # With s = q size + r it is s B = q B size + r B, and r B is divided by `size` below.
-    quotient, remainder = _multiply_divide(step % size, batch_size, size)
-    place = remainder + jnp.arange(batch_size, dtype=jnp.uint32)
-    epoch = (step // size) * jnp.uint32(batch_size) + quotient + place // size
-    return epoch, (place % size).astype(jnp.int32)
+    quotient, remainder = _multiply_divide(step % size, batch_size, size, xp)
+    place = remainder + xp.arange(batch_size, dtype=xp.uint32)
+    epoch = (step // size) * xp.uint32(batch_size) + quotient + place // size
+    return epoch, (place % size).astype(xp.int32)
 
 
-def batch_indices(seed: Any, step: Any, batch_size: int, size: Any) -> Array:
+@_WRAPS
+def batch_indices(seed: Any, step: Any, batch_size: int, size: Any, xp: ModuleType = jnp) -> Array:
     """The examples of step number `step`: indices `[B]` int32 into a data set of `size` examples.
 
     A pure function: `seed`, `step` and `size` may be traced, so that a scan over steps, several seeds under `vmap`, and
@@ -103,11 +109,12 @@ def batch_indices(seed: Any, step: Any, batch_size: int, size: Any) -> Array:
     >>> sorted(epoch.tolist())
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    epoch, offset = batch_positions(step, batch_size, size)
-    return shuffled_index(seed, epoch, offset, size)
+    epoch, offset = batch_positions(step, batch_size, size, xp)
+    return shuffled_index(seed, epoch, offset, size, xp)
 
 
-def fold_seed(seed: Any, stream: Any) -> Array:
+@_WRAPS
+def fold_seed(seed: Any, stream: Any, xp: ModuleType = jnp) -> Array:
     """The seed of stream number `stream`, a uint32: unrelated for every pair of `seed` and `stream`.
 
     For data that is drawn side by side, so that equal seeds do not mean equal orders.
@@ -115,60 +122,60 @@ def fold_seed(seed: Any, stream: Any) -> Array:
     >>> int(fold_seed(0, 0)) != int(fold_seed(0, 1)) != int(fold_seed(1, 0))
     True
     """
-    seed, stream = _word(seed, "seed", 0, 2**32 - 1), _word(stream, "stream", 0, 2**32 - 1)
-    return _mix(_mix(seed + jnp.uint32(_GOLDEN)) + stream)
+    seed, stream = _word(seed, "seed", 0, 2**32 - 1, xp), _word(stream, "stream", 0, 2**32 - 1, xp)
+    return _mix(_mix(seed + xp.uint32(_GOLDEN), xp) + stream, xp)
 
 
-def _multiply_divide(a: Array, factor: int, size: Array) -> tuple[Array, Array]:
+def _multiply_divide(a: Array, factor: int, size: Array, xp: ModuleType) -> tuple[Array, Array]:
     """`divmod(a * factor, size)` for `a < size < 2^31`, the quotient modulo 2^32.
 
     Horner's scheme over the bits of `factor`: no intermediate value reaches `2 size`, hence none overflows.
     """
-    quotient, remainder = jnp.zeros_like(a), jnp.zeros_like(a)
+    quotient, remainder = xp.zeros_like(a), xp.zeros_like(a)
     for bit in f"{factor:b}":
-        quotient, remainder = _reduce(2 * quotient, 2 * remainder, size)
+        quotient, remainder = _reduce(2 * quotient, 2 * remainder, size, xp)
         if bit == "1":
-            quotient, remainder = _reduce(quotient, remainder + a, size)
+            quotient, remainder = _reduce(quotient, remainder + a, size, xp)
     return quotient, remainder
 
 
-def _reduce(quotient: Array, remainder: Array, size: Array) -> tuple[Array, Array]:
+def _reduce(quotient: Array, remainder: Array, size: Array, xp: ModuleType) -> tuple[Array, Array]:
     over = remainder >= size
-    return quotient + over.astype(jnp.uint32), jnp.where(over, remainder - size, remainder)
+    return quotient + over.astype(xp.uint32), xp.where(over, remainder - size, remainder)
 
 
-def _turn(x: Array, key: Array, length: Array) -> Array:
+def _turn(x: Array, key: Array, length: Array, xp: ModuleType) -> Array:
     """A bijection of `0 .. length-1`: mirrored or not, then turned, both as the hash of `key` says."""
-    bits = _mix(key)
+    bits = _mix(key, xp)
     # Mirroring makes the order of small sets uniform within twelve rounds; turning alone needs many more.
-    x = jnp.where(bits & 1 == 1, length - 1 - x, x)
+    x = xp.where(bits & 1 == 1, length - 1 - x, x)
     # bits * length / 2^32 without a 64-bit product: length is under 2^16.
     x = x + (((bits >> 16) * length + (((bits & 0xFFFF) * length) >> 16)) >> 16)
-    return jnp.where(x >= length, x - length, x)
+    return xp.where(x >= length, x - length, x)
 
 
-def _mix(x: Array) -> Array:
+def _mix(x: Array, xp: ModuleType) -> Array:
     """A bijection of 32-bit words in which every bit of the input changes every bit of the output."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    x = (x ^ (x >> 16)) * xp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * xp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
 
 
-def _ceil_sqrt(n: Array) -> Array:
+def _ceil_sqrt(n: Array, xp: ModuleType) -> Array:
     # Rounding differs between devices, so the float root is a guess: exact, or up to two too small. The rest is exact.
-    root = jnp.sqrt(n.astype(jnp.float32)).astype(jnp.uint32)
+    root = xp.sqrt(n.astype(xp.float32)).astype(xp.uint32)
     for _ in range(2):
-        root = jnp.where(root * root < n, root + 1, root)
+        root = xp.where(root * root < n, root + 1, root)
     return root
 
 
-def _word(value: Any, name: str, low: int, high: int) -> Array:
+def _word(value: Any, name: str, low: int, high: int, xp: ModuleType) -> Any:
     """`value` as uint32; its range is checked where the value is known."""
-    if isinstance(value, jax.Array):
+    if isinstance(value, jax.Array) and xp is jnp:
         if not jnp.issubdtype(value.dtype, jnp.integer):
             raise DataError(f"{name} must be an integer; found {value.dtype}")
-        return value.astype(jnp.uint32)
+        return value.astype(xp.uint32)
     array = np.asarray(value)
     if array.dtype.kind not in "iu" or (array.size and not (low <= array.min() and array.max() <= high)):
         raise DataError(f"{name} must be an integer in {low} .. {high}; found {value!r}")
-    return jnp.asarray(array.astype(np.uint32))
+    return xp.asarray(array.astype(np.uint32))

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tljax.data import ExampleStream
 from tljax.objectives import Term
-from tljax.training.program import Stream
+from tljax.training.program import Fed, Stream
 from tljax.types import Batch, TljaxError
 
 _STACK_ELEMENTS = 1 << 26
@@ -19,8 +20,10 @@ class FitError(TljaxError):
     """Arguments of `fit` that do not go together."""
 
 
-def streams_of(train: Any, objective: Term) -> dict[str, Stream]:
-    """The training examples of every stream that `objective` reads; raises `FitError`.
+def streams_of(train: Any, objective: Term) -> dict[str, Any]:
+    """The training examples of every stream that `objective` reads, a `Stream` of each; raises `FitError`.
+
+    Of data that are read when needed it is an `ExampleStream`, as given.
 
     >>> from tljax.objectives import cross_entropy
     >>> streams = streams_of((np.zeros((4, 2)), np.array([0, 1, 1, 0])), cross_entropy())
@@ -41,7 +44,34 @@ def streams_of(train: Any, objective: Term) -> dict[str, Stream]:
     return {name: _stream(name, named[name]) for name in objective.streams}
 
 
-def _stream(name: str, data: Any) -> Stream:
+def looked_at(stream: Stream | ExampleStream) -> tuple[Any, Any]:
+    """Inputs and labels to tell shapes and kinds by: all that are in memory, a sample of those that are streamed.
+
+    >>> from tljax.data import stream
+    >>> looked_at(stream([(np.zeros(3), 1)]))[1].tolist()
+    [1]
+    """
+    found = stream.sample() if isinstance(stream, ExampleStream) else stream
+    x, y = jax.tree.map(jnp.asarray, (found.x, found.y))
+    return x, y
+
+
+def place_of(stream: Stream | ExampleStream, batch_size: int) -> Stream | Fed:
+    """The stream as an argument of a program; of what will be fed it is a batch of zeros.
+
+    >>> from tljax.data import stream
+    >>> place_of(stream([(np.zeros(3), 1)]), 4).x.shape
+    (4, 3)
+    """
+    if isinstance(stream, Stream):
+        return stream
+    one = stream.example(0)
+    return Fed(*jax.tree.map(lambda a: jnp.zeros((batch_size, *a.shape), a.dtype), (one.x, one.y)))
+
+
+def _stream(name: str, data: Any) -> Stream | ExampleStream:
+    if isinstance(data, ExampleStream):
+        return data
     x, y = labelled(data, f"the training data ({name})")
     n = len(jax.tree.leaves(x)[0])
     x, y = jax.tree.map(jnp.asarray, (x, y))
@@ -62,7 +92,9 @@ def labelled(data: Any, what: str) -> tuple[Any, Any]:
     elif isinstance(data, tuple | list) and len(data) == 2:
         x, y = data
     else:
-        raise FitError(f"{what} should be a pair (x, y) or have .x and .y; found {type(data).__name__}")
+        indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+        hint = "; of a source with len() and an index make a stream: tl.data.stream(source)" if indexed else ""
+        raise FitError(f"{what} should be a pair (x, y) or have .x and .y; found {type(data).__name__}{hint}")
     x = jax.tree.map(lambda a: _array(a, f"{what}: the inputs"), x, is_leaf=_is_list)
     y = jax.tree.map(lambda a: _array(a, f"{what}: the labels"), y, is_leaf=_is_list)
     lengths = sorted({len(leaf) for leaf in jax.tree.leaves((x, y))})
@@ -163,13 +195,15 @@ def _own_subset(name: str, stream: Stream, subsets: Sequence[Any] | None, count:
 def padded(valid: Any, most: int = 512) -> Batch | None:
     """Validation data as `[batches, B, ...]` with weight 0 on the padding; None for None. Raises `FitError`.
 
+    Of a stream it is a sample.
+
     >>> batch = padded((np.zeros((5, 2)), np.arange(5)), most=3)
     >>> batch.x.shape, batch.weight.tolist()
     ((2, 3, 2), [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
     """
     if valid is None:
         return None
-    x, y = labelled(valid, "the validation data")
+    x, y = labelled(valid.sample() if isinstance(valid, ExampleStream) else valid, "the validation data")
     if y is None:
         raise FitError("the validation data need labels: they choose the best step")
     n = len(jax.tree.leaves(x)[0])

@@ -32,6 +32,15 @@ class Stream(NamedTuple):
     """How many of them count, int32 `[]` or `[R]`; the rest is padding."""
 
 
+class Fed(NamedTuple):
+    """The examples of one step, which a feed brings: the order of the data was its doing."""
+
+    x: Any
+    """`[B, ...]`, or a pytree of such arrays."""
+    y: Any
+    """`[B, ...]`."""
+
+
 class Program(NamedTuple):
     """The compiled parts of a training run. Functions take and return a `Run`, or a stack of runs where
     `stacked`."""
@@ -42,6 +51,10 @@ class Program(NamedTuple):
     """`advance(run, streams, n)`: `n` more steps; a run that was stopped stays as it is."""
     validate: jax.stages.Wrapped
     """`validate(run, valid) -> (run, scores)`: evaluates, and keeps the better parameters."""
+    tally: Callable[..., Any]
+    """`tally(run, sums, batch) -> sums`: one batch of an evaluation whose data are streamed; `sums` None to begin."""
+    conclude: Callable[..., Any]
+    """`conclude(run, sums) -> (run, scores)`: what `validate` returns, out of the sums."""
     clear: Callable[[Run], Run]
     """Empties the metric sums, after they were logged."""
 
@@ -80,9 +93,19 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
     def advance(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:
         return finish(jax.lax.fori_loop(0, n, lambda _, run: single(run, streams), run))
 
-    def validate(run: Run, valid: Batch) -> tuple[Run, dict[str, Array]]:
-        scores = score(model, choices.metric, run.state.evaluated, valid)
+    def judged(run: Run, scores: dict[str, Array]) -> tuple[Run, dict[str, Array]]:
         return judge(run, scores[choices.monitor], choices.sign, choices.patience), scores
+
+    def validate(run: Run, valid: Batch) -> tuple[Run, dict[str, Array]]:
+        return judged(run, score(model, choices.metric, run.state.evaluated, valid))
+
+    def tally(run: Run, sums: Any, batch: Batch) -> Any:
+        metric = _required(choices.metric)
+        sums = metric.init() if sums is None else sums
+        return metric.update(sums, model.apply(run.state.evaluated, batch.x).logits, batch.y, batch.weight)
+
+    def conclude(run: Run, sums: Any) -> tuple[Run, dict[str, Array]]:
+        return judged(run, _scalars(_required(choices.metric), sums))
 
     def clear(run: Run) -> Run:
         return run._replace(sums=jax.tree.map(jnp.zeros_like, run.sums), summed=jnp.zeros_like(run.summed))
@@ -92,6 +115,8 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
             jax.jit(start),
             Steps(advance, single, finish),
             jax.jit(validate, donate_argnums=0),
+            jax.jit(tally, donate_argnums=1),
+            jax.jit(conclude, donate_argnums=0),
             jax.jit(clear, donate_argnums=0),
         )
     return Program(
@@ -103,28 +128,45 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
             _own_streams,
         ),
         jax.jit(lambda run, valid: _each_run(lambda r: validate(r, valid), (run,)), donate_argnums=0),
+        _unstreamed,
+        _unstreamed,
         jax.jit(clear, donate_argnums=0),
     )
 
 
 def score(model: Model, metric: Metric | None, params: Params, valid: Batch) -> dict[str, Array]:
     """The metric's scalars over `valid`, whose leaves are `[batches, B, ...]` with weight 0 on padding."""
-    assert metric is not None
+    metric = _required(metric)
 
     def one(sums: Any, batch: Batch) -> tuple[Any, None]:
         return metric.update(sums, model.apply(params, batch.x).logits, batch.y, batch.weight), None
 
-    sums, _ = jax.lax.scan(one, metric.init(), valid)
+    return _scalars(metric, jax.lax.scan(one, metric.init(), valid)[0])
+
+
+def _required(metric: Metric | None) -> Metric:
+    assert metric is not None
+    return metric
+
+
+def _scalars(metric: Metric, sums: Any) -> dict[str, Array]:
     return {name: value for name, value in metric.compute(sums).items() if jnp.ndim(value) == 0}
 
 
-def _draw(streams: Mapping[str, Stream], choices: Choices, seed: Array, step: Array) -> dict[str, Batch]:
+def _unstreamed(*arguments: Any) -> Any:
+    raise AssertionError("a stack of runs is not streamed to: fit_many refuses it")
+
+
+def _draw(streams: Mapping[str, Stream | Fed], choices: Choices, seed: Array, step: Array) -> dict[str, Batch]:
     """The batch of every stream at `step`: the order of the data is a function of `(seed, step)`."""
     batches = {}
     for i, (name, stream) in enumerate(sorted(streams.items())):
         own = fold_seed(seed, i)  # unrelated to the run's seed, from which the step draws
-        rows = stream.subset[batch_indices(own, step, dict(choices.batch_sizes)[name], stream.size)]
-        batch = Batch(*jax.tree.map(lambda a, rows=rows: a[rows], (stream.x, stream.y)))
+        x, y = (stream.x, stream.y)
+        if isinstance(stream, Stream):
+            rows = stream.subset[batch_indices(own, step, dict(choices.batch_sizes)[name], stream.size)]
+            x, y = jax.tree.map(lambda a, rows=rows: a[rows], (x, y))
+        batch = Batch(x, y)
         if choices.augment is not None:
             batch = choices.augment(jax.random.fold_in(jax.random.key(own), step), batch)
         batches[name] = batch
