@@ -223,7 +223,7 @@ def _shared_from(work: _Work, step: int, workers: int) -> int:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Run in each worker: it decodes on the host, ends with its parent, and leaves it to the parent to be interrupted."""
+    """Run in each worker: it decodes on the host, ends with its parent, and leaves being interrupted to it."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell sends them to all, and the parent still wants to save
         signal.signal(number, signal.SIG_IGN)
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the parent's

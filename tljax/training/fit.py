@@ -17,6 +17,7 @@ from tljax.checkpoints.checksum import checksum
 from tljax.checkpoints.run import RunCheckpoints, make_folder
 from tljax.objectives import Term
 from tljax.plans import Plan, Resolved, plan
+from tljax.training.feeding import known_by, open_feeds
 from tljax.training.inputs import FitError, own_subsets
 from tljax.training.log import Log, Row, progress_bar
 from tljax.training.loop import Loop
@@ -51,6 +52,9 @@ class Result:
     as when the run was complete already."""
     optimizer_bytes: int
     """Size of the optimiser's state, of all runs of a stack together."""
+    input_wait: float | None
+    """The share of the time of a step in which the device waited for the next batch of a stream, without the first
+    step; None where all data are in memory."""
     plan: Resolved
     """Who learnt, and at what rate."""
 
@@ -73,8 +77,9 @@ def fit(
       model, params: what is trained, from where. `params` stay as they are, and stay usable.
       objective: what is minimised: a term or a sum of terms.
       plan: who learns, at what rate.
-      train: labelled arrays: `(x, y)`, a `Batch`, or anything with `.x` and `.y`; or a dict of them by stream name.
-      valid: labelled arrays that choose the best step and stop the run early; never the test data.
+      train: labelled arrays: `(x, y)`, a `Batch`, or anything with `.x` and `.y`; or what is read from disk while
+        the run goes, as `tl.data.stream` makes it; or a dict of them by stream name.
+      valid: such data that choose the best step and stop the run early; never the test data.
       optimizer: any optax transformation; for plans with weight decay a function of it, as
         ``functools.partial(optax.adamw, 3e-4)``.
       seed: of the order of the data, dropout and augmentation.
@@ -179,9 +184,9 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
         log = Log(folder / "metrics.jsonl" if folder else None, options.on_log)
         run, seconds = _resumed(checkpoints, log, run)
         title = options.progress if isinstance(options.progress, str) else "training"
-        with progress_bar(title, options.steps, show=bool(options.progress)) as tell:
+        with progress_bar(title, options.steps, show=bool(options.progress)) as tell, _feeds(prepared, run) as feeds:
             loop = Loop(
-                prepared.program, prepared.streams, prepared.valid, prepared.rhythm, log, checkpoints, tell,
+                prepared.program, prepared.streams, prepared.valid, feeds, prepared.rhythm, log, checkpoints, tell,
                 prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked, seconds,
             )  # fmt: skip
             run = loop.run(run)
@@ -209,6 +214,15 @@ def _resumed(checkpoints: RunCheckpoints | None, log: Log, run: Run) -> tuple[Ru
     return run, notes["training_seconds"]
 
 
+def _feeds(prepared: Prepared, run: Run) -> Any:
+    first = int(np.max(run.state.step))
+    left = range(first, first if np.all(run.best.stopped) else prepared.options.steps)
+    return open_feeds(
+        prepared.fed, prepared.exam, seed=run.state.seed, batch_sizes=dict(prepared.choices.batch_sizes), steps=left,
+        exams=len(left) // prepared.rhythm.eval_every + 2 if left else 0,
+    )  # fmt: skip
+
+
 def _result(run: Run, loop: Loop, prepared: Prepared, log: Log) -> Result:
     chosen = prepared.valid is not None
     return Result(
@@ -222,6 +236,7 @@ def _result(run: Run, loop: Loop, prepared: Prepared, log: Log) -> Result:
         training_seconds=loop.training_seconds,
         step_seconds=float(np.median(loop.step_seconds)) if loop.step_seconds else None,
         optimizer_bytes=nbytes(run.state.opt),
+        input_wait=loop.input_wait,
         plan=prepared.resolved,
     )
 
@@ -237,12 +252,13 @@ def _fingerprints(prepared: Prepared, run: Run) -> dict[str, str]:
     shapes, held_out = jax.tree.map(_shape, (run, streams)), jax.tree.map(_shape, valid)
     train = program.advance.lower(*shapes, jax.ShapeDtypeStruct((), jnp.int32)).as_text()
     evaluation = "" if valid is None else program.validate.lower(shapes[0], held_out).as_text()
+    fed, exam = prepared.fed, prepared.exam
     return {
         "training program (optimiser, schedule, loss, model)": _digest(train.encode()),
         "evaluation program": _digest(evaluation.encode()),
         "starting parameters": _digest(checksum(run.state).tobytes()),
-        "training data": _digest(checksum(streams).tobytes()),
-        "validation data": _digest(checksum(valid).tobytes()),
+        "training data": _digest(b"".join([checksum(streams).tobytes(), *(known_by(fed[n]) for n in sorted(fed))])),
+        "validation data": _digest(checksum(valid).tobytes() if exam is None else known_by(exam)),
     }
 
 

@@ -7,12 +7,14 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tljax.checkpoints.run import RunCheckpoints
+from tljax.training.feeding import Feeds
 from tljax.training.log import Log, Tell
-from tljax.training.program import Program, Stream
+from tljax.training.program import Fed, Program, Stream
 from tljax.training.signals import Terminated, noted_signals
 from tljax.training.state import Run
 from tljax.tree import named_leaves
@@ -20,6 +22,8 @@ from tljax.types import Batch, TljaxError
 
 CHUNK_SECONDS = 0.5
 """How long the device works before the host looks again: long beside a dispatch, short beside a person's patience."""
+FED_STEPS = 8
+"""How many steps are launched before the host looks again, at most, where each needs a batch: they are in memory."""
 SAVE_SECONDS = 30.0
 """How much work a kill may cost where `save_every` is not given; more, where saving is so slow as to take over 5 %."""
 
@@ -62,8 +66,9 @@ class Loop:
     """One training run, or a stack of them, under way."""
 
     program: Program
-    streams: Mapping[str, Stream]
+    streams: Mapping[str, Stream | Fed]
     valid: Batch | None
+    feeds: Feeds
     rhythm: Rhythm
     log: Log
     checkpoints: RunCheckpoints | None
@@ -74,6 +79,8 @@ class Loop:
     training_seconds: float = 0.0
     step_seconds: list[float] = dataclasses.field(default_factory=list)
     """Of a step, for each launch but the first, which compiles."""
+    input_seconds: list[float] = dataclasses.field(default_factory=list)
+    """Of a step, in the same launches, in which the device waited for its batch; none where all data are in memory."""
     shown: dict[str, float] = dataclasses.field(default_factory=dict)
     """The numbers beside the progress bar."""
     saved_at: float = dataclasses.field(default_factory=time.monotonic)
@@ -88,13 +95,13 @@ class Loop:
             while step < self.rhythm.steps and not np.all(run.best.stopped):
                 n = min(chunk, self.rhythm.next_stop(step) - step)
                 began = time.perf_counter()
-                run = self.program.advance(run, self.streams, jnp.int32(n))
+                run, waited = self._advance(run, n)
                 step += n
                 self._check_finite(run, step)  # waits for the device
                 seconds = time.perf_counter() - began
-                chunk = _next_chunk(chunk, n, seconds)
+                chunk = _next_chunk(chunk, n, seconds, most=FED_STEPS if self.feeds.train else None)
                 self.training_seconds += seconds
-                self.step_seconds += [seconds / n] if compiled else []
+                self._note_seconds(n, seconds, waited, compiled)
                 compiled = True
                 run = self._between(run, step)
                 self.tell(step, n * self.examples_per_step / seconds, self.shown)
@@ -104,6 +111,34 @@ class Loop:
             if received:
                 self._end(received[0], step)
         return run
+
+    def _advance(self, run: Run, n: int) -> tuple[Run, float]:
+        """`n` more steps, and the seconds in which the device had nothing to do because a batch was not ready."""
+        if self.feeds.train is None:
+            return self.program.advance(run, self.streams, jnp.int32(n)), 0.0
+        waited = 0.0
+        for _ in range(n):
+            if not self.feeds.train.ready():
+                jax.block_until_ready(run.summed)  # so long it has something to do
+            began = time.perf_counter()
+            batches = self.feeds.train.take()
+            waited += time.perf_counter() - began
+            # One step of the same program as for arrays in memory: so the numbers are the same, bit for bit.
+            run = self.program.advance(run, {**self.streams, **batches}, jnp.int32(1))
+        return run, waited
+
+    def _note_seconds(self, n: int, seconds: float, waited: float, compiled: bool) -> None:
+        if not compiled:
+            return
+        self.step_seconds.append(seconds / n)
+        if self.feeds.train is not None:
+            self.input_seconds.append(waited / n)
+            self.shown["input wait"] = self.input_wait or 0.0
+
+    @property
+    def input_wait(self) -> float | None:
+        """The share of the time of a step in which the device waited for input; None where nothing is streamed."""
+        return sum(self.input_seconds) / sum(self.step_seconds) if self.input_seconds else None
 
     def _between(self, run: Run, step: int) -> Run:
         rhythm = self.rhythm
@@ -121,9 +156,18 @@ class Loop:
         if self.valid is None:
             return run
         stopped = np.array(run.best.stopped)  # a copy: the run's buffers are donated
-        run, scores = self.program.validate(run, self.valid)
+        run, scores = self._scores(run)
         self._add_rows(step, "valid", scores, stopped)
         return run
+
+    def _scores(self, run: Run) -> tuple[Run, dict[str, Any]]:
+        if self.feeds.exam is None:
+            return self.program.validate(run, self.valid)
+        sums = None
+        for _ in range(self.feeds.exam_batches):
+            sums = self.program.tally(run, sums, self.feeds.exam.take()["valid"])
+            jax.block_until_ready(sums)  # a queue of batches on the device would fill its memory
+        return self.program.conclude(run, sums)
 
     def _add_rows(self, step: int, split: str, values: Mapping[str, Any], stopped: np.ndarray) -> None:
         """A row for the run, or one for each of the stack that has not stopped."""
@@ -183,6 +227,6 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _next_chunk(chunk: int, n: int, seconds: float) -> int:
+def _next_chunk(chunk: int, n: int, seconds: float, most: int | None = None) -> int:
     """Grow towards `CHUNK_SECONDS`, at most fourfold at a time (the first call also compiles)."""
-    return max(1, min(4 * chunk, int(n * CHUNK_SECONDS / max(seconds, 1e-6))))
+    return max(1, min(4 * chunk, int(n * CHUNK_SECONDS / max(seconds, 1e-6)), most or 4 * chunk))

@@ -9,14 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from tljax.data import ExampleStream
 from tljax.evaluation import Metric
 from tljax.objectives import Term
 from tljax.plans import Plan, Resolved
-from tljax.training.inputs import FitError, padded, streams_of
+from tljax.training.inputs import FitError, looked_at, padded, place_of, streams_of
 from tljax.training.log import Row
 from tljax.training.loop import Rhythm
 from tljax.training.monitor import choose_monitor
-from tljax.training.program import Choices, Program, Stream, make_program
+from tljax.training.program import Choices, Fed, Program, Stream, make_program
 from tljax.training.step import make_step
 from tljax.tree import nearest
 from tljax.types import Batch, Model, Params
@@ -106,8 +107,14 @@ class Prepared:
     """A run that can start."""
 
     program: Program
-    streams: dict[str, Stream]
+    streams: dict[str, Stream | Fed]
+    """The training data; in the place of those that are streamed, a batch of zeros."""
+    fed: dict[str, ExampleStream]
+    """Those that are streamed."""
     valid: Batch | None
+    """The validation data; of streamed ones, a sample."""
+    exam: ExampleStream | None
+    """The validation data if they are streamed."""
     options: Options
     rhythm: Rhythm
     resolved: Resolved
@@ -123,8 +130,13 @@ def prepare(
     _check_kinds(model, objective, plan, optimizer)
     one = jax.tree.map(lambda a: a[0], params) if stacked else params
     resolved = plan.resolve(one)
-    streams, held_out = streams_of(train, objective), padded(valid)
-    choices = _choices(model, one, streams, held_out, _task(train, valid), options, stacked)
+    data, held_out = streams_of(train, objective), padded(valid)
+    fed = {name: stream for name, stream in data.items() if isinstance(stream, ExampleStream)}
+    exam = valid if isinstance(valid, ExampleStream) else None
+    if stacked and (fed or exam is not None):
+        raise FitError("fit_many keeps its data on the device and takes no stream; run fit once for each seed")
+    choices = _choices(model, one, data, held_out, _task(train, valid), options, stacked)
+    streams = {name: place_of(stream, dict(choices.batch_sizes)[name]) for name, stream in data.items()}
     rhythm = _rhythm(options)
     ways = (options.clip_norm, options.accumulate, options.ema)
     program = _program(model.apply, objective, _Frozen(resolved), optimizer, *ways, choices)
@@ -135,7 +147,7 @@ def prepare(
         "accumulate": options.accumulate, "ema": options.ema, "jax": jax.__version__,
         "config": dict(options.config or {}),
     }  # fmt: skip
-    return Prepared(program, streams, held_out, options, rhythm, resolved, choices, description)
+    return Prepared(program, streams, fed, held_out, exam, options, rhythm, resolved, choices, description)
 
 
 def _check_kinds(model: Any, objective: Any, plan: Any, optimizer: Any) -> None:
@@ -152,12 +164,12 @@ def _check_kinds(model: Any, objective: Any, plan: Any, optimizer: Any) -> None:
 
 
 def _choices(
-    model: Model, params: Params, streams: Mapping[str, Stream], valid: Batch | None, task: str | None,
+    model: Model, params: Params, streams: Mapping[str, Any], valid: Batch | None, task: str | None,
     options: Options, stacked: bool,
 ) -> Choices:  # fmt: skip
     first = next(iter(streams.values()))
     monitor = choose_monitor(
-        model, params, (first.x, first.y), valid,
+        model, params, looked_at(first), valid,
         task=task, metric=options.metric, name=options.monitor, minimize=options.minimize,
     )  # fmt: skip
     if monitor is None and options.patience is not None:
@@ -174,7 +186,7 @@ def _task(train: Any, valid: Any) -> str | None:
     return getattr(valid, "task", None) or getattr(train, "task", None)
 
 
-def _batch_sizes(options: Options, streams: Mapping[str, Stream]) -> dict[str, int]:
+def _batch_sizes(options: Options, streams: Mapping[str, Any]) -> dict[str, int]:
     given = options.batch_size
     sizes: dict[str, Any] = {name: given.get(name) if isinstance(given, Mapping) else given for name in streams}
     for name, size in sizes.items():
