@@ -8,6 +8,7 @@ from tljax.data.error import DataError
 from tljax.data.feed import Feed, InTurn, Shuffled, filled, in_turn
 from tljax.data.images import Standardiser, fit_standardiser, match_images, resize_images, standardise
 from tljax.data.order import batch_indices, batch_positions, fold_seed, shuffled_index
+from tljax.data.preprocessor import Preprocessor, load_preprocessor
 from tljax.data.sentences import Sentences, read_sentences
 from tljax.data.sources import Source, load
 from tljax.data.splits import k_shot, stratified_split
@@ -23,6 +24,7 @@ __all__ = [
     "ExampleStream",
     "Feed",
     "InTurn",
+    "Preprocessor",
     "Sentences",
     "Shuffled",
     "Source",
@@ -41,6 +43,7 @@ __all__ = [
     "in_turn",
     "k_shot",
     "load",
+    "load_preprocessor",
     "load_sentences",
     "load_text",
     "load_tokenizer",
