@@ -6,6 +6,7 @@ from tljax.data.builtin import BUILT_IN
 from tljax.data.classes import class_indices
 from tljax.data.error import DataError
 from tljax.data.feed import Feed, InTurn, Shuffled, filled, in_turn
+from tljax.data.folder_source import ImageFolder
 from tljax.data.images import Standardiser, fit_standardiser, match_images, resize_images, standardise
 from tljax.data.order import batch_indices, batch_positions, fold_seed, shuffled_index
 from tljax.data.preprocessor import Preprocessor, load_preprocessor
@@ -23,6 +24,7 @@ __all__ = [
     "Dataset",
     "ExampleStream",
     "Feed",
+    "ImageFolder",
     "InTurn",
     "Preprocessor",
     "Sentences",
