@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.data import DataError, chain, random_crop, random_flip
+from tljax.data import DataError, chain, color_jitter, cutmix, mixup, random_crop, random_flip
 from tljax.types import Batch
 
 
@@ -40,3 +40,20 @@ def test_what_is_no_image_is_refused() -> None:
         random_flip()(jax.random.key(0), Batch(jnp.ones((2, 3))))
     with pytest.raises(DataError, match="1 pixel or more; found 0"):
         random_crop(0)
+
+
+def test_mixing_keeps_the_sum_of_labels_and_follows_the_area() -> None:
+    x = jnp.arange(6.0).reshape(6, 1, 1, 1) * jnp.ones((6, 9, 7, 1))
+    for make in (mixup(6), cutmix(6)):
+        for seed in range(5):
+            mixed = jax.jit(make)(jax.random.key(seed), Batch(x, jnp.arange(6)))
+            np.testing.assert_allclose(mixed.y.sum(1), 1, atol=1e-6)
+            np.testing.assert_allclose(mixed.x.mean((1, 2, 3)), mixed.y @ jnp.arange(6.0), atol=1e-5)
+
+
+def test_colours_without_strength_stay() -> None:
+    batch = Batch(jax.random.uniform(jax.random.key(0), (3, 4, 4, 3)))
+    np.testing.assert_allclose(color_jitter(0, 0, 0)(jax.random.key(1), batch).x, batch.x, atol=1e-6)
+    changed = color_jitter()(jax.random.key(1), batch).x
+    assert (np.asarray(changed) != np.asarray(batch.x)).any((1, 2, 3)).all()
+    assert 0 <= changed.min() <= changed.max() <= 1

@@ -4,10 +4,12 @@ from tljax.data.arrays import Dataset, require_every_class
 from tljax.data.augment import Augment, chain, random_crop, random_flip
 from tljax.data.builtin import BUILT_IN
 from tljax.data.classes import class_indices
+from tljax.data.colour import color_jitter
 from tljax.data.error import DataError
 from tljax.data.feed import Feed, InTurn, Shuffled, filled, in_turn
 from tljax.data.folder_source import ImageFolder
 from tljax.data.images import Standardiser, fit_standardiser, match_images, resize_images, standardise
+from tljax.data.mixing import cutmix, mixup
 from tljax.data.order import batch_indices, batch_positions, fold_seed, shuffled_index
 from tljax.data.preprocessor import Preprocessor, load_preprocessor
 from tljax.data.sentences import Sentences, read_sentences
@@ -39,6 +41,8 @@ __all__ = [
     "by_length",
     "chain",
     "class_indices",
+    "color_jitter",
+    "cutmix",
     "filled",
     "fit_standardiser",
     "fold_seed",
@@ -50,6 +54,7 @@ __all__ = [
     "load_text",
     "load_tokenizer",
     "match_images",
+    "mixup",
     "random_crop",
     "random_flip",
     "read_sentences",
