@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tljax.data import ExampleStream, in_turn
 from tljax.evaluation.confusion import classification, multilabel
 from tljax.evaluation.metrics import Found, Metric, Sums
 from tljax.evaluation.residuals import regression
@@ -28,7 +30,8 @@ def evaluate(
     same model and metric.
 
     Args:
-        data: arrays ``(x, y)``, or an object with `x`, `y` and perhaps `weight` and `classes` (names for the table).
+        data: arrays ``(x, y)``, an object with `x`, `y` and perhaps `weight` and `classes` (names for the table), or a
+            stream (`tl.data.stream`).
         batch_size: how many examples go through the model at once; the result does not depend on it.
         metrics: what to measure; several through `combine`. By default `classification` for labels `[B]` int,
             `multilabel` for int or bool `[B, C]`, `regression` for floats.
@@ -43,7 +46,8 @@ def evaluate(
     >>> found["accuracy"], found["confusion"].tolist()
     (0.75, [[1, 0, 0], [0, 1, 1], [0, 0, 1]])
     """
-    batch, classes = _unpack(data)
+    streamed = isinstance(data, ExampleStream)
+    batch, classes = _unpack(data.sample() if streamed else data)
     size = _size(batch, batch_size)
     width = _width(model, params, batch.x)
     metric = metrics or _default(batch.y, width)
@@ -51,8 +55,10 @@ def evaluate(
         _check_labels(batch, width)
     program = _program(model.apply, metric)
     sums = program.init()
-    for part in _batches(batch, size, batch_size):
-        sums = program.update(sums, params, part)
+    with in_turn(data, batch_size) if streamed else nullcontext(_batches(batch, size, batch_size)) as parts:
+        for part in parts:
+            sums = program.update(sums, params, part)
+    classes = data.classes if streamed else classes
     found = {name: _plain(value) for name, value in jax.device_get(program.compute(sums)).items()}
     return Evaluation(found, classes)
 
