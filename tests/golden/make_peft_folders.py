@@ -29,7 +29,7 @@ VIT = {
     "patch_size": 4, "num_labels": 3,
 }  # fmt: skip
 RESNET = {
-    "embedding_size": 6, "hidden_sizes": [6, 8], "depths": [1, 1], "layer_type": "bottleneck", "num_labels": 3,
+    "embedding_size": 6, "hidden_sizes": [12, 16], "depths": [1, 1], "layer_type": "bottleneck", "num_labels": 3,
 }  # fmt: skip
 CONVNEXT = {"hidden_sizes": [6, 8, 8, 8], "depths": [1, 1, 1, 1], "num_labels": 3}
 BASES = {
@@ -122,7 +122,9 @@ def made_tensor(case, name, shape):
     around_one = ("magnitude_vector", "ia3_l", "lambda_d", "lambda_b", "norm.weight", "LayerNorm.weight")
     if name.endswith(around_one) or (name.endswith("layers.weight") and len(shape) == 1):
         return 1 + 0.5 * x
-    return x if "lora_A" in name or "hada" in name else 0.5 * x
+    if "lora_A" in name or "hada" in name:
+        return x * np.float32(np.sqrt(3 / np.prod(shape[1:])))
+    return 0.5 * x
 
 
 def made_tensors(case, shapes):

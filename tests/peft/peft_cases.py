@@ -1,9 +1,11 @@
 """Folders of peft for tests: the golden cases written to disk, and the tiny bases that they adapt."""
 
+import functools
 import importlib.util
 import json
 import pathlib
 import sys
+import tempfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,16 +37,17 @@ def about(name):
     return json.loads(str(STORED[f"{name}/about"]))
 
 
-def base(name, folder):
+@functools.cache
+def base(name):
     """The base called `name`, loaded from a folder as transformers would have saved it."""
     told = about(f"base {name}")
     flat = made.made_weights({leaf: tuple(shape) for leaf, shape in told["shapes"].items()})
     if name == "vit":  # files keep the names of transformers 4
         flat = {cases.saved_name("vit of transformers 4", leaf): value for leaf, value in flat.items()}
-    folder.mkdir()
-    save_weights(flat, folder / "model.safetensors", separator=".")
-    (folder / "config.json").write_text(json.dumps(told["config"]))
-    return load_pretrained(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        save_weights(flat, pathlib.Path(folder) / "model.safetensors", separator=".")
+        (pathlib.Path(folder) / "config.json").write_text(json.dumps(told["config"]))
+        return load_pretrained(folder)
 
 
 def outputs(loaded, name, params):

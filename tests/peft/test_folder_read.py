@@ -9,22 +9,10 @@ from tljax.peft import load_adapters, merge
 CASES = list(peft_cases.cases.CASES)
 
 
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    found = {}
-
-    def get(name):
-        if name not in found:
-            found[name] = peft_cases.base(name, tmp_path_factory.mktemp("base") / "model")
-        return found[name]
-
-    return get
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_same_outputs_as_peft(case, bases, tmp_path):
+def test_same_outputs_as_peft(case, tmp_path):
     name = peft_cases.cases.CASES[case][0]
-    base = bases(name)
+    base = peft_cases.base(name)
     adapters = load_adapters(peft_cases.written(case, tmp_path / "adapter"), base.model, base.params).adapters
     found = peft_cases.outputs(base, name, merge(base.params, adapters))
     np.testing.assert_allclose(found, peft_cases.STORED[f"{case}/out"], rtol=0, atol=1e-5)

@@ -11,6 +11,7 @@ from tljax.peft.factors import Factored as Factored
 from tljax.peft.folder import AdaptersReport as AdaptersReport
 from tljax.peft.folder import LoadedAdapters as LoadedAdapters
 from tljax.peft.folder import load_adapters as load_adapters
+from tljax.peft.folder import save_adapters as save_adapters
 from tljax.peft.full import Full as Full
 from tljax.peft.full import full as full
 from tljax.peft.ia3 import Scale as Scale

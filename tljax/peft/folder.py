@@ -1,6 +1,7 @@
 """Folders of Hugging Face peft, read and written without torch."""
 
 import dataclasses
+import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -8,14 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tljax.checkpoints.keymap import listed
+from tljax.checkpoints import CheckpointError, save_weights
+from tljax.checkpoints.atomic import atomic_folder
+from tljax.checkpoints.keymap import KeymapError, listed
 from tljax.peft.adapter import Adapters, PeftError
-from tljax.peft.hf_config import read_peft_config
+from tljax.peft.hf_config import FILE, read_peft_config
 from tljax.peft.hf_methods import METHODS
-from tljax.peft.hf_names import PREFIX, Names, Tensors, find_names, read_tensors
+from tljax.peft.hf_names import FILES, PREFIX, Names, Tensors, bind, find_names, read_tensors
 from tljax.peft.hf_reader import Reader
 from tljax.peft.hf_targets import check_saved, check_targets
+from tljax.peft.hf_write import Writer
+from tljax.peft.hf_write_config import finished
 from tljax.peft.table import table
+from tljax.tree import select
 from tljax.types import Model, Params
 
 
@@ -105,6 +111,84 @@ def load_adapters(
     _check(reader, names, tensors)
     about = (str(path), config.method, names.convention, sources, table(reader.adapters, params))
     return LoadedAdapters(reader.adapters, AdaptersReport(*about, tuple(ignored), _notes(tensors)))
+
+
+def save_adapters(
+    adapters: Adapters,
+    folder: str | os.PathLike[str],
+    model: Model,
+    params: Params,
+    *,
+    convention: str | None = None,
+    base_model: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a folder that Hugging Face peft loads, and that computes there what the adapters compute here.
+
+    LoRA and rsLoRA with their ranks and scales, DoRA, VeRA, IA3, and whole copies of leaves. PiSSA and OLoRA become
+    LoRA of twice the rank, since peft has no place for the start they subtract; adapters of the parts of a fused layer
+    become one. Nothing is left half-written.
+
+    Args:
+      adapters: of one kind, besides whole copies.
+      folder: where to.
+      model: the base, with `keymaps`.
+      params: the parameters of the base; where peft keeps a whole module, the rest of it comes from here.
+      convention: the keymap, whose names must be those that the PyTorch model has in memory. By default those of the
+        model of transformers with a head, such as "transformers"; one that has none of its own has "transformers-base".
+      base_model: the name or path of the base model, for the configuration.
+      overwrite: replace the folder with all that is in it; by default it must not exist, or be empty.
+
+    Raises:
+      PeftError: an adapter that peft cannot express; the message names it.
+      KeymapError: the model has no such keymap, or several.
+      CheckpointError: the folder cannot be written.
+
+    >>> import tempfile, jax
+    >>> from tljax.models import resnet
+    >>> from tljax.peft import full
+    >>> model = resnet(8, num_classes=3, width=2)
+    >>> params = model.init(jax.random.key(0), np.ones((1, 8, 8, 3), np.float32))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_adapters(full(params, "head/**"), f"{folder}/head", model, params)
+    ...     print(load_adapters(f"{folder}/head", model, params).report.sources)
+    {'head/kernel': 'linear.weight', 'head/bias': 'linear.bias'}
+    """
+    path = pathlib.Path(folder)
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(f"{path} is a file; expected the name of a folder")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise CheckpointError(f"{path} is not empty; write overwrite=True to replace it with all that is in it")
+    table(adapters, params)  # raises for leaves that the base does not have
+    name = convention or _in_memory(model, any(leaf.startswith("head/") for leaf in adapters))
+    if name not in model.keymaps:
+        raise KeymapError(f"convention={name!r}; {model.name} has {_keymaps(model)}")
+    names = bind(model, params, name)
+    stem = frozenset(select(model.groups[0]).names(params, required=False)) if model.groups else frozenset()
+    tensors, fields = finished(Writer(adapters, names, stem).write(), names, base_model)
+    with atomic_folder(path) as part:
+        part.mkdir()
+        save_weights(tensors, part / FILES[0], separator=".", metadata={"format": "pt"})
+        (part / FILE).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def _in_memory(model: Model, head: bool) -> str:
+    """The convention whose names a model of transformers has in memory: files may have older ones."""
+    if len(model.keymaps) == 1:
+        return next(iter(model.keymaps))
+    whole = model.keymaps.get("transformers")
+    end = "" if head or (whole is not None and whole.config is not None) else "-base"
+    for name in (f"transformers5{end}", f"transformers{end}", "transformers"):
+        if name in model.keymaps:
+            return name
+    raise KeymapError(
+        f"{model.name} has the keymaps {_keymaps(model)}; choose with convention= the one whose names the PyTorch "
+        "model has"
+    )
+
+
+def _keymaps(model: Model) -> str:
+    return ", ".join(map(repr, model.keymaps)) or "none"
 
 
 def _check(reader: Reader, names: Names, tensors: Tensors) -> None:

@@ -71,8 +71,10 @@ class Axes(NamedTuple):
         return full
 
 
-def axes_of(link: Link, name: str, leaves: Mapping[str, Any], rows: str) -> Axes:
+def axes_of(link: Link, name: str, leaves: Mapping[str, Any], rows: str, layout: Layout | None = None) -> Axes:
     """The axes of our leaf `name`, where `rows` says what the rows of theirs are: "outs", "ins", or "words" (ins too).
+
+    `layout` is that of our leaf; by default it is found.
 
     Raises `PeftError` for leaves that are several of theirs, and for layouts that mix inputs and outputs.
     """
@@ -80,7 +82,7 @@ def axes_of(link: Link, name: str, leaves: Mapping[str, Any], rows: str) -> Axes
         raise PeftError(f"{name!r} is made of {', '.join(link.theirs)}: there is no adapter for one of them alone")
     shapes = tuple(tuple(leaves[leaf].shape) for leaf in link.ours)
     try:
-        return _axes(link.layout, link.ours.index(name), shapes, rows)
+        return _axes(link.layout, link.ours.index(name), shapes, rows, layout)
     except ValueError as error:
         raise PeftError(f"{name!r} {list(shapes[0])} and {link.theirs[0]!r}: {error}") from error
 
@@ -96,7 +98,7 @@ def _theirs_shape(turn: Turn, shapes: tuple[Shape, ...]) -> Shape:
 
 
 @functools.lru_cache(maxsize=64)
-def _axes(turn: Turn, position: int, shapes: tuple[Shape, ...], rows: str) -> Axes:
+def _axes(turn: Turn, position: int, shapes: tuple[Shape, ...], rows: str, layout: Layout | None) -> Axes:
     shape, (height, *rest) = shapes[position], _theirs_shape(turn, shapes)
     if not rest:
         raise ValueError("it is a vector; expected a weight with inputs and outputs")
@@ -108,8 +110,11 @@ def _axes(turn: Turn, position: int, shapes: tuple[Shape, ...], rows: str) -> Ax
     if first & second or _line(row, first).size * _line(column, second).size != math.prod(shape):
         raise ValueError("the layout mixes inputs and outputs, so that no product of low rank stays one")
     outs, ins = (first, second) if rows == "outs" else (second, first)
-    layout = _layout(len(shape), ins, outs, "conv" if len(rest) > 1 else "embedding" if rows == "words" else "dense")
+    kind = "conv" if len(rest) > 1 else "embedding" if rows == "words" else "dense"
+    layout = layout or _layout(len(shape), ins, outs, kind)
     parts = layout.parts(tuple(range(len(shape))))[1:]
+    if not (ins <= set(parts[0]) and outs <= set(parts[1])):
+        raise ValueError(f"{layout} has other axes for inputs and outputs")
     sides = (column, row) if rows == "outs" else (row, column)
     inner, outer = (_line(side, set(axes)).reshape([shape[i] for i in axes]) for side, axes in zip(sides, parts))
     return Axes(inner, outer, layout, (width, height) if rows == "outs" else (height, width))
