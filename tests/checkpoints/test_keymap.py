@@ -159,7 +159,7 @@ def test_without_prefix():
 
 
 def test_size_reads_a_leaf_of_theirs():
-    assert size("embeddings.weight", 1)({"bert.embeddings.weight": np.zeros((9, 4))}) == 4
+    assert size("embeddings.weight", 1)({"bert.embeddings.weight": np.zeros((9, 4))}, {}) == 4
 
 
 OLD, NEW = (

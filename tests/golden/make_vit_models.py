@@ -66,6 +66,16 @@ CASES = {
         ),
         (12, 12, 3),
     ),
+    "transformers dinov2 giant": (
+        lambda: from_transformers("Dinov2ForImageClassification", "Dinov2Config", mlp_ratio=3, use_swiglu_ffn=True),
+        (12, 12, 3),
+    ),
+    "transformers dinov2 giant registers": (
+        lambda: from_transformers(
+            "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", num_register_tokens=2, use_swiglu_ffn=True
+        ),
+        (12, 12, 3),
+    ),
     "transformers clip": (lambda: from_transformers("CLIPVisionModel", "CLIPVisionConfig"), (12, 12, 3)),
     "transformers clip projected": (
         lambda: from_transformers("CLIPVisionModelWithProjection", "CLIPVisionConfig", projection_dim=7),
@@ -80,6 +90,10 @@ CASES = {
     "timm dinov2": (lambda: from_timm("vit_small_patch14_dinov2", classes=0), (12, 12, 3)),
     "timm dinov2 registers": (
         lambda: from_timm("vit_small_patch14_reg4_dinov2", classes=0),
+        (12, 12, 3),
+    ),
+    "timm dinov2 giant": (
+        lambda: from_timm("vit_giant_patch14_dinov2", classes=0, embed_dim=24),
         (12, 12, 3),
     ),
     "timm clip": (lambda: from_timm("vit_base_patch16_clip_quickgelu_224"), (12, 12, 3)),

@@ -12,7 +12,7 @@ KEY, IMAGES = jax.random.key(0), jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float3
 SLOW = [name for name in CATALOG if name in ("resnet56", "resnet110", "resnet34", "resnet101", "resnet152")]
 SLOW += ["convnext-small", "convnext-base", "convnext-large", "wide-resnet28-10"]
 SLOW += ["vit-s16", "vit-b16", "vit-b32", "vit-l16", "deit-s16", "deit-b16", "dinov2-b14", "dinov2-l14"]
-SLOW += ["clip-b16", "clip-l14", "bert-large", "roberta-base", "roberta-large", "minilm-l12"]
+SLOW += ["dinov2-g14", "clip-b16", "clip-l14", "bert-large", "roberta-base", "roberta-large", "minilm-l12"]
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CATALOG]
 
 

@@ -145,7 +145,7 @@ def test_dropout_needs_and_uses_the_key():
 
 def test_errors_name_the_thing():
     for options, message in [
-        ({"variant": "xl"}, "variant='xl'; expected ti, s, b, l, h, or with the patch, as 's16'"),
+        ({"variant": "xl"}, "variant='xl'; expected ti, s, b, l, h, g, or with the patch, as 's16'"),
         ({"pool": "max"}, "pool='max'; expected 'cls' or 'mean'"),
         ({"heads": 5}, "width=192 is not a multiple of heads=5"),
     ]:

@@ -20,7 +20,8 @@ from tljax.checkpoints.convention import match_convention
 from tljax.checkpoints.keymap import KeymapError
 from tljax.models import ModelError, vit
 from tljax.models.recognition import recognise
-from tljax.models.vit_files import from_timm, from_transformers, square_position_grid
+from tljax.models.vit_files import from_timm, from_transformers
+from tljax.models.vit_positions import position_rules, prefixes
 from tljax.tree import count, from_named, leaf_names, map_named, named_leaves, position_grid, select
 from tljax.tree.report import GraftError
 
@@ -46,6 +47,7 @@ SLOW = [
     "transformers vit base",
     "transformers deit",
     "transformers dinov2 base",
+    "transformers dinov2 giant registers",
     "transformers clip",
     "timm vit",
     "timm dinov2",
@@ -158,8 +160,8 @@ def test_the_script_gives_what_is_stored(case):
     about, logits, hidden = script("make_vit_models").result(case)
     known = json.loads(str(STORED[f"{case}/about"]))
     assert json.loads(about)["shapes"] == known["shapes"]
-    np.testing.assert_allclose(logits, STORED[f"{case}/logits"], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(hidden, STORED[f"{case}/hidden"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(logits, STORED[f"{case}/logits"], rtol=0, atol=5e-6)
+    np.testing.assert_allclose(hidden, STORED[f"{case}/hidden"], rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("case", everyday(TRANSFORMERS))
@@ -170,9 +172,8 @@ def test_transformers_reads_what_was_exported(case, tmp_path):
     flat, _ = written(case, tmp_path)
     model, params, *_, config, convention = tl.load_pretrained(tmp_path, **OPTIONS.get(case, {}))
     if case == "transformers vit":
-        with pytest.raises(KeymapError, match="6 patches are no square grid"):
+        with pytest.raises(KeymapError, match=r"6 patches are no square grid; write config=.*'image_size'"):
             tl.export(model, params, tmp_path / "out")
-        return
     named = {"convention": convention} if case not in WITH_HEAD else {}
     tl.export(model, params, tmp_path / "out", config=config, **named)
     like = script("make_vit_models").CASES[case][0]()
@@ -219,7 +220,7 @@ def test_positions_of_another_grid_are_those_of_transformers(case, tmp_path):
     written(case, tmp_path)
     model, params, report, *_ = tl.load_pretrained(tmp_path, example=np.zeros((1, 20, 20, 3), np.float32))
     assert report.graft.names("resized") == ["backbone/embed/position"]
-    assert "position_grid (huggingface)" in str(report)
+    assert "position_grid (huggingface, 3x3 to 5x5)" in str(report)
     theirs = type(script("make_vit_models").CASES[case][0]()).from_pretrained(tmp_path)
     inner = getattr(theirs, theirs.base_model_prefix, theirs)
     with torch.no_grad():
@@ -228,6 +229,67 @@ def test_positions_of_another_grid_are_those_of_transformers(case, tmp_path):
         )
     assert wrong(params["backbone"]["embed"]["position"], table) <= 1e-6
     assert jax.eval_shape(model.apply, params, np.zeros((1, 20, 20, 3), np.float32)).features.shape[0] == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", ["transformers vit", "transformers dinov2"])
+@pytest.mark.parametrize("sides", [(8, 20), (16, 12)])
+def test_images_that_are_not_square(case, sides, tmp_path):
+    """A square table for oblong images as transformers interpolates it; an oblong one from the grid in config.json."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    flat, _ = written(case, tmp_path)
+    x = script("made_weights").uniform("images", (2, *sides, 3))
+    model, params, report, *_ = tl.load_pretrained(tmp_path, example=x)
+    h, w = sides[0] // 4, sides[1] // 4
+    old = (2, 3) if case == "transformers vit" else (3, 3)
+    assert f"position_grid (huggingface, {old[0]}x{old[1]} to {h}x{w})" in str(report)
+    if old == (3, 3):
+        theirs = type(script("make_vit_models").CASES[case][0]()).from_pretrained(tmp_path)
+        with torch.no_grad():
+            logits = theirs(torch.from_numpy(x).permute(0, 3, 1, 2)).logits
+        assert wrong(jax.jit(model.apply)(params, x).logits, logits) <= 1e-5
+        return
+    table = flat["vit.embeddings.position_embeddings"]
+    cells = torch.from_numpy(table[:, 1:]).reshape(1, *old, -1).permute(0, 3, 1, 2)
+    expected = (
+        torch.nn.functional.interpolate(cells, size=(h, w), mode="bicubic").permute(0, 2, 3, 1).reshape(1, h * w, -1)
+    )
+    found = params["backbone"]["embed"]["position"]
+    assert wrong(found[:, 1:], expected) <= 1e-6
+    np.testing.assert_array_equal(found[:, :1], table[:, :1])
+
+
+def test_as_many_patches_in_another_grid_are_resized_too(tmp_path):
+    flat, _ = written("transformers vit", tmp_path)
+    table = flat["vit.embeddings.position_embeddings"]
+    same = tl.load_pretrained(tmp_path, example=np.zeros((1, 8, 12, 3), np.float32))
+    np.testing.assert_array_equal(same.params["backbone"]["embed"]["position"], table)
+    assert not same.report.notes
+    turned = tl.load_pretrained(tmp_path, example=np.zeros((1, 12, 8, 3), np.float32))
+    rule = position_grid((2, 3), (3, 2), prefix_tokens=1, method="huggingface")
+    found = turned.params["backbone"]["embed"]["position"]
+    np.testing.assert_array_equal(found, rule("position", table, table))
+    assert turned.report.notes == (
+        "backbone/embed/position is [1, 7, 16] -> [1, 7, 16] by position_grid (huggingface, 2x3 to 3x2)",
+    )
+
+
+def test_a_bare_file_of_oblong_images_wants_to_be_told_their_size(tmp_path):
+    flat, _ = written("transformers vit", tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"shapes of inputs cannot be told from the file; write .*example="):
+        tl.load_pretrained(tmp_path, heads=2)
+    example = np.zeros((1, 8, 12, 3), np.float32)
+    loaded = tl.load_pretrained(tmp_path, heads=2, example=example)
+    np.testing.assert_array_equal(
+        loaded.params["backbone"]["embed"]["position"], flat["vit.embeddings.position_embeddings"]
+    )
+    with pytest.raises(GraftError, match=r"cannot be told; write resize=.*position_grid\(\(height, width\)"):
+        tl.load_pretrained(tmp_path, heads=2, example=np.zeros((1, 8, 20, 3), np.float32))
+    named = {"**/embed/position": position_grid((2, 3), (2, 5), prefix_tokens=1)}
+    table = tl.load_pretrained(tmp_path, heads=2, example=np.zeros((1, 8, 20, 3), np.float32), resize=named).params
+    assert table["backbone"]["embed"]["position"].shape == (1, 11, 16)
 
 
 class FlaxMLP(nn.Module):
@@ -299,7 +361,7 @@ def test_flax_files(old, pool, tmp_path):
     assert wrong(jax.jit(model.apply)(params, x).logits, jax.jit(theirs.apply)(variables, x)) <= 1e-5
     assert_same_leaves(model.keymaps[convention].export(params), named_leaves(variables["params"]))
     resized = tl.load_pretrained(tmp_path / "vit.npz", example=np.zeros((1, 20, 20, 3), np.float32)).report
-    assert "position_grid (big_vision)" in str(resized)
+    assert "position_grid (big_vision, 3x3 to 5x5)" in str(resized)
 
 
 PUBLISHED = {
@@ -319,6 +381,18 @@ PUBLISHED = {
             "model_type": "dinov2_with_registers",
             "hidden_size": 384,
             "num_attention_heads": 6,
+            "patch_size": 14,
+            "image_size": 518,
+        },
+    ),
+    "dinov2 giant": (
+        1_136_480_768,
+        {
+            "model_type": "dinov2",
+            "hidden_size": 1536,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 24,
+            "use_swiglu_ffn": True,
             "patch_size": 14,
             "image_size": 518,
         },
@@ -355,7 +429,7 @@ def test_names_of_timm(architecture, options):
     shapes = named_leaves(jax.eval_shape(model.init, KEY, found.example))
     (position,) = model.keymaps["timm"].bind(["backbone/embed/position"]).expected
     name = model.keymaps["timm"].config["architecture"]
-    assert name({position: shapes["backbone/embed/position"]}) == architecture
+    assert name({position: shapes["backbone/embed/position"]}, {}) == architecture
     assert from_timm({"architecture": "vit_base_patch16_siglip_224"}) is None
     assert from_timm({}) is None
 
@@ -375,18 +449,18 @@ def test_positions_of_a_timm_file_are_resized_as_in_timm(tmp_path):
     table = loaded.params["backbone"]["embed"]["position"]
     rule = position_grid(3, 5, prefix_tokens=2, method="timm")
     np.testing.assert_array_equal(table, rule("position", flat["pos_embed"], np.zeros((1, 27, 16), np.float32)))
-    assert "position_grid (timm)" in str(loaded.report)
-    oblong = np.zeros((1, 8, 20, 3), np.float32)
-    with pytest.raises(GraftError, match=r"no position tables of two square grids; write resize=.*position_grid"):
-        tl.load_pretrained(tmp_path, heads=2, example=oblong)
-    named = {"**/embed/position": position_grid(3, (2, 5), prefix_tokens=2)}
-    table = tl.load_pretrained(tmp_path, heads=2, example=oblong, resize=named).params["backbone"]["embed"]["position"]
-    assert table.shape == (1, 12, 16)
+    assert "position_grid (timm, 3x3 to 5x5)" in str(loaded.report)
+    oblong = tl.load_pretrained(tmp_path, heads=2, example=np.zeros((1, 8, 20, 3), np.float32))
+    rule = position_grid(3, (2, 5), prefix_tokens=2, method="timm")
+    expected = rule("position", flat["pos_embed"], np.zeros((1, 12, 16), np.float32))
+    np.testing.assert_array_equal(oblong.params["backbone"]["embed"]["position"], expected)
 
 
 def test_square_grids_are_told_by_the_rows():
-    rule = square_position_grid("huggingface")
+    images = [np.zeros((1, side, side, 3)) for side in (12, 8)]
+    rule = position_rules("huggingface")({"patch": 4}, *images)["backbone/embed/position"]
     for tokens in (0, 1, 2):
+        assert prefixes(9 + tokens) == [tokens]
         old = np.arange(9 + tokens, dtype=np.float32)[None, :, None]
         new = rule("position", old, np.zeros((1, 4 + tokens, 1), np.float32))
         np.testing.assert_array_equal(new[:, :tokens], old[:, :tokens])
@@ -423,7 +497,6 @@ def test_files_that_do_not_tell_all(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "dinov2", "use_swiglu_ffn": True}, "use_swiglu_ffn is true, as in DINOv2 giant"),
         ({"model_type": "vit", "patch_size": [16, 8]}, r"patch_size is \[16, 8\]; vit has square patches"),
     ],
 )

@@ -80,7 +80,7 @@ class Keymap:
     """Regular expressions for whole names of theirs that the model has no use for: a pre-training head, old buffers."""
     config: Mapping[str, Any] | None = None
     """What config.json says of the model under this convention. A value that is a function is called with the exported
-    leaves: see `size`."""
+    leaves and the further entries that `export` was given: see `size`."""
 
     def __post_init__(self) -> None:
         for rule in self.rules:
@@ -199,13 +199,13 @@ class Binding:
         return {name: flat[name] for name in sorted(flat, key=lambda name: natural_key(name.replace(".", "/")))}
 
 
-def size(ending: str, axis: int = 0) -> Callable[[Mapping[str, Any]], int]:
+def size(ending: str, axis: int = 0) -> Callable[[Mapping[str, Any], Mapping[str, Any]], int]:
     """For `Keymap.config`: the length of an axis of the leaf of theirs whose name ends like this.
 
-    >>> size("embeddings.weight", 1)({"bert.embeddings.weight": np.zeros((100, 8))})
+    >>> size("embeddings.weight", 1)({"bert.embeddings.weight": np.zeros((100, 8))}, {})
     8
     """
-    return lambda flat: next(int(leaf.shape[axis]) for name, leaf in flat.items() if name.endswith(ending))
+    return lambda flat, given: next(int(leaf.shape[axis]) for name, leaf in flat.items() if name.endswith(ending))
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:

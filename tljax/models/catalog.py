@@ -51,8 +51,8 @@ def _deit(variant: str) -> Callable[..., Model]:
     return _imagenet(variant, distillation=True, pool="cls+distillation")
 
 
-def _dinov2(variant: str) -> Callable[..., Model]:
-    return _imagenet(variant, layer_scale=1.0, mask_token=True, pool="cls+mean")
+def _dinov2(variant: str, **options: Any) -> Callable[..., Model]:
+    return _imagenet(variant, layer_scale=1.0, mask_token=True, pool="cls+mean", **options)
 
 
 def _clip(variant: str, projection: int) -> Callable[..., Model]:
@@ -112,6 +112,13 @@ CATALOG = {
     "dinov2-s14": Entry(_dinov2("s14"), "DINOv2 with a classifier, 23 M parameters", 22_825_576, _images(518)),
     "dinov2-b14": Entry(_dinov2("b14"), "DINOv2 with a classifier, 88 M parameters", 88_117_480, _images(518)),
     "dinov2-l14": Entry(_dinov2("l14"), "DINOv2 with a classifier, 306 M parameters", 306_417_640, _images(518)),
+    "dinov2-g14": Entry(
+        _dinov2("g14", gated=True, act="silu", hidden=4096),
+        "DINOv2 giant with SwiGLU, 1.1 G parameters, and a head",
+        1_136_480_768,
+        _images(518),
+        headless=True,
+    ),
     "clip-b32": _tower("b32", 512, "88 M parameters", 87_849_216),
     "clip-b16": _tower("b16", 512, "86 M parameters", 86_192_640),
     "clip-l14": _tower("l14", 768, "304 M parameters", 303_966_208),

@@ -106,7 +106,8 @@ def _names(model: Model) -> str:
 
 
 def _config(keymap: Keymap, flat: Mapping[str, Any], given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    own = {name: value(flat) if callable(value) else value for name, value in (keymap.config or {}).items()}
+    said = keymap.config or {}
+    own = {name: value(flat, given) if callable(value) else value for name, value in said.items()}
     if not own:
         raise KeymapError(f"convention={name!r} says nothing for config.json; write format='safetensors' or 'torch'")
     config = {**given, **own}

@@ -38,7 +38,7 @@ class Found(NamedTuple):
     options: dict[str, Any]
     """Arguments of the constructor, all but `num_classes`."""
     example: Any
-    """Shapes and dtypes of a batch of inputs, as `jax.ShapeDtypeStruct`."""
+    """Shapes and dtypes of a batch of inputs, as `jax.ShapeDtypeStruct`; None where the file does not tell them."""
     num_classes: int | None = None
     """As config.json says, or None; what the file's own head has goes before it."""
 
@@ -65,6 +65,9 @@ class Family(NamedTuple):
     """From names and shapes; None when they are not of this family."""
     resize: Mapping[str, Rule] = {}
     """Rules by selector of our leaves, for inputs of other channels, sizes or vocabularies."""
+    regrid: Callable[[Mapping[str, Any], Any, Any], Mapping[str, Rule]] = lambda options, old, new: {}
+    """More such rules, which go by the sizes of images: from the constructor's arguments, an example of inputs as the
+    file's (None where they are not known), and one of ours."""
     beside: Callable[[pathlib.Path, Collection[str]], Beside] = lambda folder, given: Beside()
     """From the other files in a folder, but for the options whose names are given."""
 

@@ -115,6 +115,8 @@ def load_pretrained(
     file = open_weights(path, format=format, root=root)
     found = _given(model, file, example) if model is not None else recognise(file, options)
     example = found.example if example is None else example
+    if example is None:
+        raise _unknown_inputs(file, "path")
     classes = num_classes if num_classes is not None else found.num_classes or 2
     built = found.build(classes)
     names = tuple(named_leaves(_shapes(built, example)))
@@ -124,7 +126,7 @@ def load_pretrained(
     in_file = _classes(leaves)
     if model is None and num_classes is None and in_file not in (None, classes):
         built = found.build(in_file)
-    params, grafted, notes = _graft(built, example, leaves, resize or {}, found.resize, reinit, strict, key)
+    params, grafted, notes = _graft(built, example, leaves, resize or {}, found.resize(example), reinit, strict, key)
     notes += found.notes
     if None not in (in_file, found.num_classes) and in_file != found.num_classes:
         notes.append(f"config.json says {found.num_classes} classes, the head of the file has {in_file}")
@@ -148,15 +150,19 @@ def _read(file: WeightFile, names: Collection[str]) -> Weights:
 
 def _given(model: Model, file: WeightFile, example: Any) -> Recognised:
     if example is not None:
-        return Recognised(lambda classes: model, None, None, {}, f"{model.name}, as given")
+        return Recognised(lambda classes: model, None, None, lambda _: {}, f"{model.name}, as given")
     try:
         found = recognise(file, {})
     except ModelError as error:
-        raise ModelError(
-            f"{file.report.path}: the shapes of inputs cannot be told from the file; write load_pretrained(path, "
-            "model, example=jnp.zeros((1, 32, 32, 3))) with the shape of your own"
-        ) from error
+        raise _unknown_inputs(file, "path, model") from error
     return Recognised(lambda classes: model, found.example, None, found.resize, f"{model.name}, as given")
+
+
+def _unknown_inputs(file: WeightFile, arguments: str) -> ModelError:
+    return ModelError(
+        f"{file.report.path}: the shapes of inputs cannot be told from the file; write load_pretrained({arguments}, "
+        "example=jnp.zeros((1, 32, 32, 3))) with the shape of your own"
+    )
 
 
 def _shapes(model: Model, example: Any) -> Params:
@@ -187,7 +193,8 @@ def _graft(
     wanted = named_leaves(shapes)
     differ = {name for name, leaf in leaves.items() if leaf.shape != wanted[name].shape}
     ruled = {name for spec in asked for name in select(spec).names(shapes)}
-    ruled |= {name for spec in usual for name in _names(spec, shapes) if name in differ}
+    for spec, rule in usual.items():
+        ruled |= {name for name in _names(spec, shapes) if name in differ or (rule.reorders and name in leaves)}
     fresh = set(select(reinit).names(shapes))
     head, notes = _fresh_head(wanted, leaves, fresh | ruled)
     fresh |= head

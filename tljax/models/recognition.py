@@ -17,7 +17,8 @@ class Recognised(NamedTuple):
     """Takes the number of classes."""
     example: Any
     num_classes: int | None
-    resize: Mapping[Any, Any]
+    resize: Callable[[Any], Mapping[Any, Any]]
+    """The architecture's rules, for an example of our inputs."""
     how: str
     """What it was told by, in words."""
     notes: tuple[str, ...] = ()
@@ -57,7 +58,11 @@ def _recognised(family: Family, found: Found, told_by: str, options: Mapping[str
 
     words = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     how = f"{family.name}({words}), recognised by {' and '.join([told_by, *beside.files])}"
-    return Recognised(build, found.example, found.num_classes, family.resize, how, beside.notes)
+
+    def resize(example: Any) -> Mapping[Any, Any]:
+        return {**family.resize, **family.regrid(arguments, found.example, example)}
+
+    return Recognised(build, found.example, found.num_classes, resize, how, beside.notes)
 
 
 def _unknown(where: str, config: Mapping[str, Any] | None, shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 
 from tljax.models.classifier import PatchConv, activation, as_images, classifier
 from tljax.models.family import Family
-from tljax.models.vit_files import from_transformers, in_transformers, square_position_grid
+from tljax.models.vit_files import from_transformers, in_transformers
 from tljax.models.vit_names import keymaps
+from tljax.models.vit_positions import position_rules
 from tljax.models.vit_sizes import Sizes, variant_sizes
 from tljax.models.wrapping import ModelError
 from tljax.tree import input_channels
@@ -37,12 +38,13 @@ def vit(
     pre_norm: bool = False,
     pre_logits: bool = False,
     projection: int | None = None,
+    gated: bool = False,
 ) -> Model:
     """A vision transformer with pre-normalisation and learned position embeddings.
 
     Args:
-      variant: "ti" (width 192, 12 blocks, 3 heads), "s" (384, 12, 6), "b" (768, 12, 12), "l" (1024, 24, 16) or "h"
-        (1280, 32, 16); "s16" sets the patch too.
+      variant: "ti" (width 192, 12 blocks, 3 heads), "s" (384, 12, 6), "b" (768, 12, 12), "l" (1024, 24, 16), "h"
+        (1280, 32, 16) or DINOv2's "g" (1536, 40, 24); "s16" sets the patch too.
       num_classes: outputs of the head.
       patch: side of a patch in pixels; it must divide both sides of the images.
       width, depth, heads: instead of the variant's, as in ``vit("ti", depth=4)``.
@@ -62,6 +64,7 @@ def vit(
       pre_norm: a LayerNorm before the first block, and no bias in the patch embedding (CLIP).
       pre_logits: a dense layer with tanh on the features, of the same width.
       projection: a linear map without bias on the features, of this width (CLIP).
+      gated: multiply the MLP's hidden layer by ``act`` of another one; with ``act="silu"`` that is SwiGLU (DINOv2 "g").
 
     Images `[B, H, W, C]` or grey `[B, H, W]`; their size comes from `x`, the features are `[B, width]`, twice as wide
     where two are joined. The position embedding is `[1, S, width]` with S = patches + 1 for the class token, which
@@ -72,7 +75,8 @@ def vit(
 
     Reference: Dosovitskiy et al. 2021, An image is worth 16x16 words, arXiv:2010.11929; "ti", "s" and the distillation
     token are from Touvron et al. 2021, arXiv:2012.12877; Oquab et al. 2023, DINOv2, arXiv:2304.07193; Darcet et al.
-    2023, Vision transformers need registers, arXiv:2309.16588; Radford et al. 2021, CLIP, arXiv:2103.00020.
+    2023, Vision transformers need registers, arXiv:2309.16588; Radford et al. 2021, CLIP, arXiv:2103.00020; Shazeer
+    2020, GLU variants improve transformer, arXiv:2002.05202.
 
     >>> from tljax.tree import count
     >>> images = jnp.ones((1, 224, 224, 3))
@@ -86,7 +90,7 @@ def vit(
         hidden=mlp_ratio * core["width"] if hidden is None else hidden,
         pool=pool, dropout=dropout, act=act, epsilon=epsilon, qkv_bias=qkv_bias, distillation=distillation,
         token_positions=token_positions, registers=registers, mask_token=mask_token, layer_scale=layer_scale,
-        pre_norm=pre_norm, pre_logits=pre_logits, projection=projection,
+        pre_norm=pre_norm, pre_logits=pre_logits, projection=projection, gated=gated,
     )  # fmt: skip
     ends = ("pre_logits",) * pre_logits + ("projection",) * (projection is not None)
     return classifier(
@@ -109,9 +113,8 @@ class ViT(nn.Module):
         s = self.sizes
         x = _Embed(s, name="embed")(x, train)
         for i in range(s.depth):
-            x = Block(s.heads, s.hidden, s.dropout, s.act, s.epsilon, s.qkv_bias, s.layer_scale, name=f"block_{i:02d}")(
-                x, train
-            )
+            options = (s.dropout, s.act, s.epsilon, s.qkv_bias, s.layer_scale, s.gated)
+            x = Block(s.heads, s.hidden, *options, name=f"block_{i:02d}")(x, train)
         normed = _norm(s.epsilon, "norm")(x)
         y = self._pooled(x if s.pool == "mean_before_norm" else normed)
         if s.pre_logits:
@@ -172,13 +175,14 @@ class Block(nn.Module):
     epsilon: float = 1e-6
     qkv_bias: bool = True
     layer_scale: float | None = None
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         drop = nn.Dropout(self.dropout, deterministic=not train)
         y = Attention(self.heads, self.qkv_bias, name="attention")(_norm(self.epsilon, "norm_1")(x))
         x += drop(self._scaled(y, "scale_1"))
-        y = _MLP(self.hidden, self.act, name="mlp")(_norm(self.epsilon, "norm_2")(x))
+        y = _MLP(self.hidden, self.act, self.gated, name="mlp")(_norm(self.epsilon, "norm_2")(x))
         return x + drop(self._scaled(y, "scale_2"))
 
     def _scaled(self, y: Array, name: str) -> Array:
@@ -209,13 +213,18 @@ class Attention(nn.Module):
 
 
 class _MLP(nn.Module):
+    """``W₂ act(W₁ x)``, or with a gate ``W₂ (act(G x) ⊙ W₁ x)``."""
+
     hidden: int
     act: str
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        rows = activation(self.act)(nn.Dense(self.hidden, name="dense_1")(x.reshape(-1, x.shape[-1])))
-        return nn.Dense(x.shape[-1], name="dense_2")(rows).reshape(x.shape)
+        act, rows = activation(self.act), x.reshape(-1, x.shape[-1])
+        hidden = nn.Dense(self.hidden, name="dense_1")(rows)
+        hidden = act(nn.Dense(self.hidden, name="gate")(rows)) * hidden if self.gated else act(hidden)
+        return nn.Dense(x.shape[-1], name="dense_2")(hidden).reshape(x.shape)
 
 
 class _TwoHeads(nn.Module):
@@ -243,5 +252,6 @@ FAMILY = Family(
     build=vit,
     from_config=from_transformers,
     recognise=in_transformers,
-    resize=RESIZE | {"backbone/embed/position": square_position_grid("huggingface")},
+    resize=RESIZE,
+    regrid=position_rules("huggingface"),
 )

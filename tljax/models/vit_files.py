@@ -1,18 +1,14 @@
-"""Which vision transformer a file holds, and how its position table is resized."""
+"""Which vision transformer a file holds."""
 
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from tljax.models.family import Found, Shapes, image_example, labels_in, timm_architecture
-from tljax.models.vit_sizes import VARIANTS, named
+from tljax.models.vit_positions import prefixes
+from tljax.models.vit_sizes import VARIANTS, gated_hidden, named
 from tljax.models.wrapping import ModelError
-from tljax.tree import Rule, position_grid
-from tljax.tree.grids import Method
-from tljax.tree.rule import ResizeError, shape_text
 
 _CLIP = ("clip", "clip_vision_model")
 _DINO = ("dinov2", "dinov2_with_registers")
@@ -25,8 +21,6 @@ def from_transformers(config: Mapping[str, Any]) -> Found | None:
         return None
     first = next(iter(config.get("architectures") or [""]))
     tower = config.get("vision_config") or {} if kind == "clip" else config
-    if tower.get("use_swiglu_ffn"):
-        raise ModelError("config.json: use_swiglu_ffn is true, as in DINOv2 giant; vit has no such MLP")
     if not isinstance(tower.get("patch_size", 16), int):
         raise ModelError(f"config.json: patch_size is {tower['patch_size']}; vit has square patches")
     clip = kind in _CLIP
@@ -47,16 +41,26 @@ def _kind_options(kind: str, first: str, config: Mapping[str, Any], tower: Mappi
     if kind == "deit":
         return {"distillation": True, "pool": "cls" if first == "DeiTForImageClassification" else "cls+distillation"}
     if kind in _DINO:
+        mlp = _gated(tower) if tower.get("use_swiglu_ffn") else {}
         registers = tower.get("num_register_tokens", 4) if kind == "dinov2_with_registers" else 0
         mask = tower.get("use_mask_token", True)
         scale = tower.get("layerscale_value", 1.0)
-        return {"registers": registers, "mask_token": mask, "layer_scale": scale, "pool": "cls+mean"}
+        return {"registers": registers, "mask_token": mask, "layer_scale": scale, "pool": "cls+mean", **mlp}
     if kind in _CLIP:
         if first == "CLIPForImageClassification":
             return {"pre_norm": True, "pool": "mean_before_norm"}
         projected = kind == "clip" or first == "CLIPVisionModelWithProjection"
         return {"pre_norm": True, "projection": config.get("projection_dim", 512) if projected else None}
     return {}
+
+
+def _gated(tower: Mapping[str, Any]) -> dict[str, Any]:
+    """Of DINOv2 giant, whose MLP has another width than config.json says, and an activation of its own."""
+    return {
+        "gated": True,
+        "act": "silu",
+        "hidden": gated_hidden(tower.get("hidden_size", 768), tower.get("mlp_ratio", 4)),
+    }
 
 
 def in_transformers(shapes: Shapes) -> Found | None:
@@ -74,7 +78,8 @@ def in_transformers(shapes: Shapes) -> Found | None:
     kernel = shapes.get(f"{prefix}embeddings.{name}", ())
     block = re.compile(re.escape(prefix) + r"(?:encoder\.)?layers?\.(\d+)\.")
     layers = {int(m[1]) for name in shapes if (m := block.match(name))}
-    hidden = _first(shapes, r".*\.(intermediate\.dense|mlp\.fc1)\.weight", prefix)
+    hidden = _first(shapes, r".*\.(intermediate\.dense|mlp\.fc1|mlp\.weights_in|mlp\.up_proj)\.weight", prefix)
+    back = _first(shapes, r".*\.mlp\.(weights_out|down_proj)\.weight", prefix)
     if len(kernel) != 4 or not layers or hidden is None:
         return None
     scaled = any(name.startswith(prefix) and name.endswith("layer_scale1.lambda1") for name in shapes)
@@ -91,6 +96,7 @@ def in_transformers(shapes: Shapes) -> Found | None:
         options |= {"projection": None, "pool": "mean_before_norm"} if "classifier.weight" in shapes else {}
     elif scaled:
         mask = f"{prefix}embeddings.mask_token" in shapes
+        options |= {"gated": True, "act": "silu", "hidden": back[1]} if back else {}
         options |= {"registers": registers, "mask_token": mask, "layer_scale": 1.0, "pool": "cls+mean"}
     elif f"{prefix}embeddings.distillation_token" in shapes:
         options |= {"distillation": True, "pool": "cls" if "classifier.weight" in shapes else "cls+distillation"}
@@ -111,9 +117,9 @@ def _prefix(shapes: Shapes) -> tuple[str | None, bool]:
     return None, False
 
 
-_TIMM = {"tiny": "ti", "small": "s", "base": "b", "large": "l"}
+_TIMM = {"tiny": "ti", "small": "s", "base": "b", "large": "l", "giant": "g"}
 _TIMM_NAME = re.compile(
-    r"(vit|deit)_(tiny|small|base|large)_(distilled_)?patch(\d+)_((?:reg4_)?dinov2|(?:clip_(?:quickgelu_)?)?\d+)(\..*)?"
+    r"(vit|deit)_(tiny|small|base|large|giant(?=.*dinov2))_(distilled_)?patch(\d+)_((?:reg4_)?dinov2|(?:clip_(?:quickgelu_)?)?\d+)(\..*)?"
 )
 
 
@@ -127,6 +133,7 @@ def from_timm(config: Mapping[str, Any]) -> Found | None:
         options |= {"distillation": True, "pool": "cls+distillation"}
     if m[5].endswith("dinov2"):
         options |= {"layer_scale": 1e-5, "pool": "cls+mean"}
+        options |= {"gated": True, "act": "silu", "hidden": 4096} if m[2] == "giant" else {}
     if m[5] == "reg4_dinov2":
         options |= {"registers": 4, "token_positions": False}
     if m[5].startswith("clip"):
@@ -146,11 +153,14 @@ def in_timm(shapes: Shapes) -> Found | None:
     if len(kernel) != 4 or not layers or "pos_embed" not in shapes or "cls_token" not in shapes:
         return None
     clip, scaled = "norm_pre.weight" in shapes, "blocks.0.ls1.gamma" in shapes
+    back = _first(shapes, r"blocks\.0\.mlp\.(fc2|w3)\.weight") or (kernel[0], 4 * kernel[0])
+    gated = shapes.get("blocks.0.mlp.fc1.weight", (2 * back[1],))[0] == 2 * back[1]
     options = {
         **_core(kernel[0], len(layers), _heads(kernel[0])),
         "patch": kernel[2],
-        "hidden": shapes.get("blocks.0.mlp.fc1.weight", (4 * kernel[0],))[0],
+        "hidden": back[1],
         **({"act": "quick_gelu", "pre_norm": True, "epsilon": 1e-5} if clip else {}),
+        **({"gated": True, "act": "silu"} if gated else {}),
         **({} if "blocks.0.attn.qkv.bias" in shapes else {"qkv_bias": False}),
         **_positions(shapes["pos_embed"]),
     }
@@ -206,43 +216,14 @@ def _heads(width: int) -> int:
 
 
 def _square(table: tuple[int, ...] | None, kernel: tuple[int, ...]) -> Any:
-    """Images of the size that gives a position table of this shape."""
-    prefixes = _prefixes(table[-2]) if table else []
-    side = math.isqrt(table[-2] - prefixes[0]) * kernel[2] if table and prefixes else 224
+    """Square images that give a position table of this shape; None where none do."""
+    tokens = prefixes(table[-2]) if table else []
+    if table and not tokens:
+        return None
+    side = math.isqrt(table[-2] - tokens[0]) * kernel[2] if table else 224
     return image_example({"image_size": side, "num_channels": kernel[1]})
-
-
-def _prefixes(rows: int) -> list[int]:
-    """The numbers of tokens without a patch that leave a square grid; at most one for tables of 6 rows and more."""
-    return [p for p in (1, 2, 0) if rows > p and math.isqrt(rows - p) ** 2 == rows - p]
 
 
 def _positions(table: tuple[int, ...]) -> dict[str, Any]:
     """Whether the class token has a row in a position table of this shape."""
-    return {"token_positions": False} if _prefixes(table[-2]) == [0] else {}
-
-
-def square_position_grid(method: Method) -> Rule:
-    """`position_grid` between square grids, with as many tokens besides the patches (0 to 2) as both tables can have.
-
-    A rule sees tables, not images, so the images are taken to be square: for others write `position_grid` itself.
-
-    Raises `ResizeError` where that is not one number, naming `position_grid` itself.
-
-    >>> rule = square_position_grid("timm")
-    >>> rule("position", np.zeros((1, 197, 8), np.float32), np.zeros((1, 50, 8))).shape
-    (1, 50, 8)
-    """
-
-    def apply(name: str, source: Any, target: Any) -> np.ndarray:
-        old, new = np.shape(source)[-2], np.shape(target)[-2]
-        both = [p for p in _prefixes(old) if p in _prefixes(new)]
-        if len(both) != 1:
-            raise ResizeError(
-                f"{name}: {shape_text(source)} and {shape_text(target)} are no position tables of two square grids; "
-                "write resize={'**/embed/position': position_grid((height, width), (height, width), prefix_tokens=1)} "
-                "with the grids of the file's images and of yours, in patches"
-            )
-        return position_grid(prefix_tokens=both[0], method=method)(name, source, target)
-
-    return Rule("position_grid", apply, method, reorders=False)
+    return {"token_positions": False} if prefixes(table[-2]) == [0] else {}

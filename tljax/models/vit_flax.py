@@ -2,12 +2,14 @@
 
 from tljax.models.family import Family, nothing
 from tljax.models.vit import RESIZE, vit
-from tljax.models.vit_files import in_flax, square_position_grid
+from tljax.models.vit_files import in_flax
+from tljax.models.vit_positions import position_rules
 
 FAMILY = Family(
     name="vit",
     build=vit,
     from_config=nothing,
     recognise=in_flax,
-    resize=RESIZE | {"backbone/embed/position": square_position_grid("big_vision")},
+    resize=RESIZE,
+    regrid=position_rules("big_vision"),
 )

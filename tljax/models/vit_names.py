@@ -1,5 +1,6 @@
 """Vision transformers in the files of transformers, timm and DINOv2's authors."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ class _Names(NamedTuple):
     """With ``{n}`` from 1."""
     mlp: tuple[str, str]
     scales: str = ""
+    gated: tuple[str, ...] = ()
+    """The parts of a gated MLP: gate, up and down, or the first two fused."""
 
 
 _SPLIT = tuple(f"attention.attention.{part}" for part in ("query", "key", "value"))
@@ -43,9 +46,15 @@ _FILES = {
         "norm{n}",
         ("mlp.fc1", "mlp.fc2"),
         "layer_scale{n}.lambda1",
+        ("mlp.weights_in", "mlp.weights_out"),
     ),
     "dinov2_5": _Names(
-        "encoder.layer.{b}", _PROJECTED, "norm{n}", ("mlp.fc1", "mlp.fc2"), "layer_scale{n}.lambda1"
+        "encoder.layer.{b}",
+        _PROJECTED,
+        "norm{n}",
+        ("mlp.fc1", "mlp.fc2"),
+        "layer_scale{n}.lambda1",
+        ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
     ),
     "clip": _Names(
         "encoder.layers.{b}",
@@ -53,8 +62,16 @@ _FILES = {
         "layer_norm{n}",
         ("mlp.fc1", "mlp.fc2"),
     ),
-    "timm": _Names("blocks.{b}", ("attn.qkv",) * 3 + ("attn.proj",), "norm{n}", ("mlp.fc1", "mlp.fc2"), "ls{n}.gamma"),
-}  # fmt: skip
+    "timm": _Names(
+        "blocks.{b}",
+        ("attn.qkv",) * 3 + ("attn.proj",),
+        "norm{n}",
+        ("mlp.fc1", "mlp.fc2"),
+        "ls{n}.gamma",
+        ("mlp.fc1", "mlp.fc2"),
+    ),
+}
+_FILES["facebook"] = _FILES["timm"]._replace(gated=("mlp.w12", "mlp.w3"))
 
 
 def keymaps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
@@ -78,8 +95,13 @@ def keymaps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
     if sizes.pool != "mean" and in_timm:
         maps["timm"] = Keymap(_timm(sizes), config=timm_config(sizes, num_classes))
     if sizes.layer_scale is not None and sizes.pool != "mean" and sizes.token_positions:
-        maps["facebook"] = Keymap(_facebook())
-    if sizes.pool in ("cls", "mean") and transformers_kind(sizes, any_pool=True) == "vit" and sizes.qkv_bias:
+        maps["facebook"] = Keymap(_facebook(sizes.gated))
+    if (
+        sizes.pool in ("cls", "mean")
+        and transformers_kind(sizes, any_pool=True) == "vit"
+        and sizes.qkv_bias
+        and not sizes.gated
+    ):
         maps |= flax_keymaps(sizes.heads)
     return maps
 
@@ -96,12 +118,23 @@ def transformers_kind(sizes: Sizes, any_pool: bool = False) -> str | None:
     if not sizes.token_positions and not any_pool:
         return None
     if sizes.pre_norm:
-        right = not scaled and not special and not sizes.registers and sizes.pool in ("cls", "mean_before_norm")
+        right = (
+            not sizes.gated
+            and not scaled
+            and not special
+            and not sizes.registers
+            and sizes.pool in ("cls", "mean_before_norm")
+        )
         return "clip_vision_model" if right and sizes.qkv_bias and not sizes.mask_token else None
-    if sizes.projection or (sizes.mask_token and not scaled):
+    if sizes.projection or (not scaled and (sizes.mask_token or sizes.gated)):
         return None
     if scaled:
-        whole = sizes.hidden % sizes.width == 0 and sizes.pool in ("cls", "cls+mean") and not special
+        whole = (
+            sizes.mlp_ratio is not None
+            and (not sizes.gated or sizes.act == "silu")
+            and sizes.pool in ("cls", "cls+mean")
+            and not special
+        )
         return None if not whole else "dinov2_with_registers" if sizes.registers else "dinov2"
     if sizes.registers:
         return None
@@ -110,7 +143,7 @@ def transformers_kind(sizes: Sizes, any_pool: bool = False) -> str | None:
     return "vit" if any_pool or sizes.pool == "cls" else None
 
 
-def _block(names: _Names) -> tuple[Rule, ...]:
+def _block(names: _Names, gated: bool = False) -> tuple[Rule, ...]:
     theirs = names.block
     *parts, out = (f"{theirs}.{part}" for part in names.attention)
     ours = tuple(f"{_BLOCK}/attention/{part}" for part in ("query", "key", "value"))
@@ -121,10 +154,19 @@ def _block(names: _Names) -> tuple[Rule, ...]:
         *dense(f"{_BLOCK}/attention/out", out),
         *norm(f"{_BLOCK}/norm_1", f"{theirs}." + names.norms.replace("{n}", first)),
         *norm(f"{_BLOCK}/norm_2", f"{theirs}." + names.norms.replace("{n}", second)),
-        *dense(f"{_BLOCK}/mlp/dense_1", f"{theirs}.{names.mlp[0]}"),
-        *dense(f"{_BLOCK}/mlp/dense_2", f"{theirs}.{names.mlp[1]}"),
+        *_mlp([f"{theirs}.{part}" for part in (names.gated if gated else names.mlp)], gated),
     )
     return rules + (leaf(_BLOCK + "/scale_{n}", f"{theirs}.{names.scales}") if names.scales else ())
+
+
+def _mlp(theirs: Sequence[str], gated: bool) -> tuple[Rule, ...]:
+    first, second = f"{_BLOCK}/mlp/dense_1", f"{_BLOCK}/mlp/dense_2"
+    if not gated:
+        return (*dense(first, theirs[0]), *dense(second, theirs[1]))
+    gate = f"{_BLOCK}/mlp/gate"
+    if len(theirs) == 2:
+        return (*fused_dense((gate, first), theirs[0]), *dense(second, theirs[1]))
+    return (*dense(gate, theirs[0]), *dense(first, theirs[1]), *dense(second, theirs[2]))
 
 
 def _under(prefix: str, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
@@ -153,14 +195,14 @@ def _transformers_maps(kind: str, sizes: Sizes, num_classes: int) -> dict[str, K
         ("transformers", _FILES["dinov2" if dino else "vit"], True),
         ("transformers5", _FILES["dinov2_5" if dino else "vit5"], False),
     ):
-        rules = _under(f"{kind}.", _transformers(block)) + heads
+        rules = _under(f"{kind}.", _transformers(block, sizes.gated)) + heads
         config = whole if written and heads and not sizes.pre_logits else None
         maps[label] = Keymap(rules, tuple(extras), tuple(ignored), config)
         maps[f"{label}-base"] = maps[label].without_prefix(f"{kind}.", config=base if written else None)
     return maps
 
 
-def _transformers(names: _Names) -> tuple[Rule, ...]:
+def _transformers(names: _Names, gated: bool) -> tuple[Rule, ...]:
     return (
         *leaf(f"{_EMBED}/cls", "embeddings.cls_token"),
         *leaf(f"{_EMBED}/distillation", "embeddings.distillation_token"),
@@ -168,7 +210,7 @@ def _transformers(names: _Names) -> tuple[Rule, ...]:
         *leaf(f"{_EMBED}/mask", "embeddings.mask_token", expanded(0)),
         *leaf(f"{_EMBED}/position", "embeddings.position_embeddings"),
         *conv(f"{_EMBED}/patch", "embeddings.patch_embeddings.projection"),
-        *_block(names),
+        *_block(names, gated),
         *norm("backbone/norm", "layernorm"),
         *dense("backbone/pre_logits", "pooler.dense"),
     )
@@ -186,7 +228,11 @@ def _clip_maps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
     ignored: tuple[str, ...] = (r"vision_model\.embeddings\.position_ids",)
     tower = transformers_config("clip_vision_model", sizes)
     if sizes.pool == "mean_before_norm":
-        config = {"model_type": "clip", "architectures": ["CLIPForImageClassification"], "vision_config": later(tower)}
+        config = {
+            "model_type": "clip",
+            "architectures": ["CLIPForImageClassification"],
+            "vision_config": later(tower, "vision_config"),
+        }
         return {
             "transformers": Keymap(rules + dense("head", "classifier"), (), ignored, config | label_config(num_classes))
         }
@@ -212,16 +258,17 @@ def _clip() -> tuple[Rule, ...]:
     )
 
 
-def _facebook() -> tuple[Rule, ...]:
+def _facebook(gated: bool) -> tuple[Rule, ...]:
     return (
-        *_timm_backbone(),
+        *_timm_backbone(_FILES["facebook"], gated),
         *leaf(f"{_EMBED}/mask", "mask_token", expanded(0)),
         *leaf(f"{_EMBED}/registers", "register_tokens"),
     )
 
 
 def _timm(sizes: Sizes) -> tuple[Rule, ...]:
-    rules = (*_timm_backbone(), *leaf(f"{_EMBED}/distillation", "dist_token"), *norm(f"{_EMBED}/norm", "norm_pre"))
+    backbone = _timm_backbone(_FILES["timm"], sizes.gated)
+    rules = (*backbone, *leaf(f"{_EMBED}/distillation", "dist_token"), *norm(f"{_EMBED}/norm", "norm_pre"))
     rules += leaf(f"{_EMBED}/registers", "reg_token")
     if sizes.pool == "cls+distillation":
         return (*rules, *dense("head", "head"), *dense("head/distillation", "head_dist"))
@@ -229,11 +276,11 @@ def _timm(sizes: Sizes) -> tuple[Rule, ...]:
     return rules + dense("head", "head") if sizes.pool == "cls" and not sizes.distillation else rules
 
 
-def _timm_backbone() -> tuple[Rule, ...]:
+def _timm_backbone(names: _Names, gated: bool) -> tuple[Rule, ...]:
     return (
         *leaf(f"{_EMBED}/cls", "cls_token"),
         *leaf(f"{_EMBED}/position", "pos_embed"),
         *conv(f"{_EMBED}/patch", "patch_embed.proj"),
-        *_block(_FILES["timm"]),
+        *_block(names, gated),
         *norm("backbone/norm", "norm"),
     )

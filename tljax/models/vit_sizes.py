@@ -6,8 +6,15 @@ from typing import Any
 
 from tljax.models.wrapping import ModelError
 
-VARIANTS = {"ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "h": (1280, 32, 16)}
-"""Width, blocks and heads."""
+VARIANTS = {
+    "ti": (192, 12, 3),
+    "s": (384, 12, 6),
+    "b": (768, 12, 12),
+    "l": (1024, 24, 16),
+    "h": (1280, 32, 16),
+    "g": (1536, 40, 24),
+}
+"""Width, blocks and heads; "g" is DINOv2's."""
 POOLS = ("cls", "mean", "cls+mean", "cls+distillation", "mean_before_norm")
 
 
@@ -33,6 +40,7 @@ class Sizes:
     pre_norm: bool = False
     pre_logits: bool = False
     projection: int | None = None
+    gated: bool = False
 
     def __post_init__(self) -> None:
         if self.heads < 1:
@@ -70,6 +78,22 @@ class Sizes:
     def named(self) -> str | None:
         """The variant of this width, depth, heads and hidden width, if there is one."""
         return named(self.width, self.depth, self.heads) if self.hidden == 4 * self.width else None
+
+    @property
+    def mlp_ratio(self) -> int | None:
+        """What DINOv2's config.json calls so, a whole number, if there is one."""
+        ratio = round((1.5 if self.gated else 1) * self.hidden / self.width)
+        found = gated_hidden(self.width, ratio) if self.gated else ratio * self.width
+        return ratio if found == self.hidden else None
+
+
+def gated_hidden(width: int, mlp_ratio: float) -> int:
+    """The hidden width of DINOv2's gated MLP: two thirds of the ungated one's, rounded up to a multiple of 8.
+
+    >>> gated_hidden(1536, 4)
+    4096
+    """
+    return (int(int(width * mlp_ratio) * 2 / 3) + 7) // 8 * 8
 
 
 def named(width: int, depth: int, heads: int) -> str | None:

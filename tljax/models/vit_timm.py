@@ -2,12 +2,14 @@
 
 from tljax.models.family import Family
 from tljax.models.vit import RESIZE, vit
-from tljax.models.vit_files import from_timm, in_timm, square_position_grid
+from tljax.models.vit_files import from_timm, in_timm
+from tljax.models.vit_positions import position_rules
 
 FAMILY = Family(
     name="vit",
     build=vit,
     from_config=from_timm,
     recognise=in_timm,
-    resize=RESIZE | {"backbone/embed/position": square_position_grid("timm")},
+    resize=RESIZE,
+    regrid=position_rules("timm"),
 )
