@@ -70,7 +70,7 @@ CASES = {
         lambda: from_transformers("Dinov2ForImageClassification", "Dinov2Config", mlp_ratio=3, use_swiglu_ffn=True),
         (12, 12, 3),
     ),
-    "transformers dinov2 giant registers": (
+    "transformers dinov2 giant base": (
         lambda: from_transformers(
             "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", num_register_tokens=2, use_swiglu_ffn=True
         ),

@@ -47,7 +47,7 @@ SLOW = [
     "transformers vit base",
     "transformers deit",
     "transformers dinov2 base",
-    "transformers dinov2 giant registers",
+    "transformers dinov2 giant base",
     "transformers clip",
     "timm vit",
     "timm dinov2",
