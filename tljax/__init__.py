@@ -14,8 +14,9 @@ _HOME = {
     "checkpoints": ("load_weights", "read_weights", "save_weights"),
     "models": ("export", "from_flax", "from_nnx", "load_pretrained"),
     "plans": (
-        "Plan", "adapters_only", "bitfit", "decay", "discriminative", "freeze", "layerwise_decay",
-        "linear_probe", "lora_plus", "norm_only", "plan", "rate", "surgical", "unfreeze",
+        "Plan", "adapters_only", "auto_rgn", "bitfit", "decay", "discriminative", "freeze",
+        "gradual_unfreeze", "layerwise_decay", "linear_probe", "lora_plus", "norm_only", "plan", "rate",
+        "surgical", "unfreeze",
     ),
     "objectives": (
         "Term", "binary_cross_entropy", "cross_entropy", "huber", "l2_sp", "mae", "mse", "objective", "stateless",

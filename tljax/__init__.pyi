@@ -37,10 +37,12 @@ from tljax.objectives import objective as objective
 from tljax.objectives import stateless as stateless
 from tljax.plans import Plan as Plan
 from tljax.plans import adapters_only as adapters_only
+from tljax.plans import auto_rgn as auto_rgn
 from tljax.plans import bitfit as bitfit
 from tljax.plans import decay as decay
 from tljax.plans import discriminative as discriminative
 from tljax.plans import freeze as freeze
+from tljax.plans import gradual_unfreeze as gradual_unfreeze
 from tljax.plans import layerwise_decay as layerwise_decay
 from tljax.plans import linear_probe as linear_probe
 from tljax.plans import lora_plus as lora_plus

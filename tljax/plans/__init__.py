@@ -16,5 +16,7 @@ from tljax.plans.rates import discriminative as discriminative
 from tljax.plans.rates import layerwise_decay as layerwise_decay
 from tljax.plans.rates import lora_plus as lora_plus
 from tljax.plans.rates import rate as rate
+from tljax.plans.relative import auto_rgn as auto_rgn
 from tljax.plans.setting import PlanError as PlanError
 from tljax.plans.setting import Setting as Setting
+from tljax.plans.unfreezing import gradual_unfreeze as gradual_unfreeze

@@ -147,6 +147,24 @@ class Resolved:
         return frozenset(name for name in self.settings if is_state(name) and not self.updated(name))
 
     @property
+    def staged(self) -> bool:
+        """Whether something begins to learn later than the rest.
+
+        >>> plan(setting("a", "later", opens=5)).resolve({"a": 1.0, "b": 2.0}).staged
+        True
+        """
+        return any(s.opens and self.trainable(name) for name, s in self.settings.items())
+
+    @property
+    def automatic(self) -> bool:
+        """Whether some rates follow from the gradients.
+
+        >>> plan().resolve({"a": 1.0}).automatic
+        False
+        """
+        return any(s.automatic and self.trainable(name) for name, s in self.settings.items())
+
+    @property
     def base(self) -> Setting:
         """The setting of what no rule speaks of, such as parameters that the objective owns.
 

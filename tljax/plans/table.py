@@ -32,7 +32,7 @@ def table(settings: Mapping[str, Setting], params: Params) -> str:
 def _line(row: tuple[str, ...], leaves: str, parameters: str, where: str, widths: list[int]) -> str:
     group, rate, schedule, decay = row
     a, b, c = widths
-    return f"{group:<18}{leaves:>8}{parameters:>13}  {rate:>{a}}  {schedule:<{b}}  {decay:>{c + 1}}  {where}"
+    return f"{group:<20}{leaves:>6}{parameters:>13}  {rate:>{a}}  {schedule:<{b}}  {decay:>{c + 1}}  {where}"
 
 
 def _row(name: str, setting: Setting) -> tuple[str, ...]:

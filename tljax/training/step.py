@@ -1,7 +1,6 @@
 """The training step: a pure function `(state, batches) -> (state, metrics)` from a model, an objective and a plan."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,9 @@ import optax
 
 from tljax.objectives import Owned, Scene, Term
 from tljax.plans import Resolved
+from tljax.plans.unfreezing import held, open_norm
 from tljax.training.state import State
+from tljax.training.transform import lenient, openings, transform_of
 from tljax.tree import merge
 from tljax.types import Array, Batch, Key, Model, Params, TljaxError
 
@@ -74,7 +75,7 @@ def make_step(
     (['accuracy', 'cross_entropy', 'grad_norm', 'loss'], 1)
     """
     _check(clip_norm, accumulate, ema)
-    transform = optax.with_extra_args_support(_transform(plan, optimizer, clip_norm))
+    transform = transform_of(plan, optimizer, clip_norm)
     loss = _loss(model, objective, plan)
     gradient = jax.value_and_grad(loss, has_aux=True)
 
@@ -82,7 +83,7 @@ def make_step(
         learnt, stats, frozen = plan.partition(params)
         owned = objective.init(_key(seed, 0xFFFFFFFF), _abstract_scene(model, plan, params, batches))
         trainable = {"model": learnt, "terms": owned.params}
-        with _lenient():
+        with lenient():
             opt = transform.init(trainable)
         return State(
             step=jnp.int32(0), seed=jnp.asarray(seed, jnp.uint32), rate=jnp.asarray(rate, jnp.float32),
@@ -93,11 +94,13 @@ def make_step(
     def update(state: State, batches: Batches) -> tuple[State, Metrics]:
         grads, stats, terms, metrics = _gradients(gradient, state, batches, accumulate)
         extra = {"value": metrics["loss"], "grad": grads, "value_fn": _value_fn(loss, state, batches)}
-        with _lenient():
-            metrics["grad_norm"] = optax.tree.norm(grads)
-            updates, opt = transform.update(grads, state.opt, state.trainable, **extra)
+        with lenient():
+            opens = openings(plan, state.trainable)
+            metrics["grad_norm"] = open_norm(opens, state.step, grads)
+            updates, opt = transform.update(grads, state.opt, state.trainable, step=state.step, **extra)
             updates = jax.tree.map(lambda u: u * state.rate.astype(u.dtype), updates)
             trainable = optax.apply_updates(state.trainable, updates)
+            trainable = held(opens, state.step, trainable, state.trainable)
         average = state.average if ema is None else _moved(state.average, (trainable["model"], stats), state.step, ema)
         new = state._replace(
             step=state.step + 1, trainable=trainable, stats=stats, opt=opt, terms=terms, average=average
@@ -114,26 +117,6 @@ def _check(clip_norm: Any, accumulate: Any, ema: Any) -> None:
         raise StepError(f"accumulate must be a whole number of microbatches, 1 or more; found {accumulate!r}")
     if ema is not None and not 0 < ema < 1:
         raise StepError(f"ema is the decay of an average, between 0 and 1, as 0.999; found {ema!r}")
-
-
-@contextmanager
-def _lenient() -> Iterator[None]:
-    """Optimisers multiply floats by integer counts and scalars by arrays, which strict numerics would refuse."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
-def _transform(plan: Resolved, optimizer: Any, clip_norm: float | None) -> optax.GradientTransformation:
-    def labels(trainable: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "model": plan.labels(trainable["model"]),
-            "terms": jax.tree.map(lambda _: plan.base_label, trainable["terms"]),
-        }
-
-    groups = plan.groups(optimizer)
-    # With one group the optimiser sees the whole tree, as those with a line search or a norm of their own want it.
-    grouped = next(iter(groups.values())) if len(groups) == 1 else optax.multi_transform(groups, labels)
-    return grouped if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), grouped)
 
 
 def _loss(model: Model, objective: Term, plan: Resolved) -> Callable[..., Any]:
