@@ -286,3 +286,17 @@ def test_a_torchscript_program(tmp_path):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match="is a TorchScript program"):
         load_weights(tmp_path / "w.pt")
+
+
+def test_a_tensor_without_a_name(tmp_path):
+    torch.save(torch.ones(3), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"is a single tensor without a name; expected a dict"):
+        read_weights(tmp_path / "a.pt")
+
+
+def test_a_lightning_checkpoint(tmp_path):
+    beside = {"callbacks": {"best": {"score": torch.tensor(0.5), "ema": torch.ones(2)}}, "loops": {"x": torch.ones(2)}}
+    torch.save({"state_dict": {"w": torch.ones(3)}, "epoch": 1, **beside}, tmp_path / "a.ckpt")
+    weights = read_weights(tmp_path / "a.ckpt")
+    assert list(weights.leaves) == ["w"]
+    assert weights.report.left_out["callbacks"] == "bookkeeping (2 arrays)"

@@ -43,6 +43,8 @@ def open_torch(path: pathlib.Path) -> Source:
         warnings.simplefilter("ignore")
         with torch.serialization.safe_globals(_stubs()):
             content = torch.load(file, weights_only=True, map_location="cpu")
+    if isinstance(content, torch.Tensor):
+        raise CheckpointError(f"{path} is a single tensor without a name; expected a dict of named tensors")
     tensors: dict[LeafPath, Any] = {}
     others: dict[LeafPath, str] = {}
     with guard(path, "reading the tensors"):

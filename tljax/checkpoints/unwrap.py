@@ -22,7 +22,9 @@ WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "module", 
 """Keys that hold the weights in a larger whole, the likeliest first."""
 OPTIMIZERS = re.compile(r"opt(im(izers?)?)?(_states?)?(_dict)?")
 _AVERAGES = ("ema", "ema_params", "params_ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model")
-_BOOKKEEPING = re.compile(r"(lr_)?schedulers?|(loss_|grad_)?scaler|amp|p?rngs?(_key|_state)?")
+_BOOKKEEPING = re.compile(
+    r"(lr_)?schedulers?|(loss_|grad_)?scaler|amp|p?rngs?(_key|_state)?|callbacks|loops|hyper_parameters|mixedprecision"
+)
 _COUNTER = re.compile(
     r"(global_?)?steps?|epochs?|iter(ation)?s?|num_updates|lr|seed|version|best.*|.*(acc(uracy)?|prec|loss|time)[\d@_]*"
 )
