@@ -36,9 +36,9 @@ class Shuffled(NamedTuple):
     batch_size: int
     size: int
 
-    def __call__(self, step: int) -> np.ndarray:
+    def __call__(self, step: int, /) -> np.ndarray:
         """The positions of the examples of a step, `[B]`."""
-        return batch_indices(self.seed, step, self.batch_size, self.size, np)
+        return np.asarray(batch_indices(self.seed, step, self.batch_size, self.size, np))
 
 
 class InTurn(NamedTuple):
@@ -56,9 +56,6 @@ class InTurn(NamedTuple):
         """The positions of batch number `step`; those of the last batch of a pass may be fewer."""
         first = step % self.batches * self.batch_size
         return np.arange(first, min(first + self.batch_size, self.size))
-
-
-Order = Callable[[int], np.ndarray]
 
 
 class Feed:
@@ -80,7 +77,7 @@ class Feed:
     def __init__(
         self,
         streams: Mapping[str, ExampleStream],
-        orders: Mapping[str, Order],
+        orders: Mapping[str, Any],
         first: int,
         last: int,
         put: Callable[[Any], Any] = lambda batches: batches,
@@ -172,7 +169,8 @@ class _Work:
     """What a worker does: the leaves of the batch of a step. Sent to the workers."""
 
     stream: ExampleStream
-    order: Order
+    order: Any
+    """Which examples make up a step: `order(step) -> positions`."""
 
     def __call__(self, step: int) -> list[np.ndarray]:
         return jax.tree.leaves(self.stream.examples(self.order(int(step))))

@@ -85,7 +85,7 @@ class Preprocessor:
                 return np.stack([self(one) for one in image])
         pixels = self._resized(_pixels(image, len(self.mean) if self.mean else 3))
         pixels = pixels if self.crop is None else _cut(pixels, *self.crop)
-        out = pixels.astype(np.float32)
+        out: np.ndarray = pixels.astype(np.float32)
         if self.scale is not None:
             out = (pixels.astype(np.float64) * self.scale).astype(np.float32)
         if self.mean is not None and self.std is not None:

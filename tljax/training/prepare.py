@@ -17,7 +17,7 @@ from tljax.training.inputs import FitError, looked_at, padded, place_of, streams
 from tljax.training.log import Row
 from tljax.training.loop import Rhythm
 from tljax.training.monitor import choose_monitor
-from tljax.training.program import Choices, Fed, Program, Stream, make_program
+from tljax.training.program import Choices, Program, make_program
 from tljax.training.step import make_step
 from tljax.tree import nearest
 from tljax.types import Batch, Model, Params
@@ -107,8 +107,8 @@ class Prepared:
     """A run that can start."""
 
     program: Program
-    streams: dict[str, Stream | Fed]
-    """The training data; in the place of those that are streamed, a batch of zeros."""
+    streams: dict[str, Any]
+    """A `Stream` of each of the training data; in the place of those that are streamed, a `Fed` of zeros."""
     fed: dict[str, ExampleStream]
     """Those that are streamed."""
     valid: Batch | None
