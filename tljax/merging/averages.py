@@ -49,7 +49,7 @@ def interpolate(start: Params, tuned: Params, alpha: Any, *, where: Spec = None)
     """
     aligned = align([start, tuned], where, labels=("start", "tuned"))
     leaves = aligned.parameters | aligned.statistics
-    return aligned.build({name: _between(*map(wide, pair), alpha) for name, pair in leaves.items()})
+    return aligned.build({name: _between(wide(pair[0]), wide(pair[1]), alpha) for name, pair in leaves.items()})
 
 
 def wise_ft(start: Params, tuned: Params, alphas: Any = None, *, where: Spec = None) -> Params:
@@ -86,8 +86,9 @@ def slerp(start: Params, tuned: Params, t: Any = 0.5, *, where: Spec = None) -> 
                 f"{name!r} points opposite ways in the two models (cosine below -{_PARALLEL}), so there is no shortest "
                 f"arc between them; write where=~select({name!r}) to keep that of the first, or use interpolate()"
             )
-        merged[name] = _arc(*map(wide, pair), t)
-    return aligned.build(merged | {name: _between(*map(wide, pair), t) for name, pair in aligned.statistics.items()})
+        merged[name] = _arc(wide(pair[0]), wide(pair[1]), t)
+    still = {name: _between(wide(pair[0]), wide(pair[1]), t) for name, pair in aligned.statistics.items()}
+    return aligned.build(merged | still)
 
 
 def model_stock(base: Params, models: Sequence[Params], *, where: Spec = None) -> Params:

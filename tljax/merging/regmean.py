@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax.merging.inputs import Axes, Reading, readings
-from tljax.merging.models import MergingError, align, is_float, mean_statistics, wide
+from tljax.merging.models import MergingError, align, is_float, mean_of, mean_statistics, wide
 from tljax.tree import Spec, map_named, named_leaves
 from tljax.types import Array, Batch, Model, Params, is_state
 
@@ -102,7 +102,7 @@ def regmean(
         if len(found) == len(models) and len({gram.axes for gram in found}) == 1:
             merged[name] = _solved(name, leaves, found, scale, ridge)
         else:
-            merged[name] = sum(map(wide, leaves)) / len(leaves)
+            merged[name] = mean_of(leaves)
     return aligned.build(merged | mean_statistics(aligned))
 
 
@@ -142,13 +142,10 @@ def _solved(name: str, leaves: Sequence[Any], found: Sequence[Gram], scale: floa
         shrunk.append(scale * matrix + (1 - scale) * np.diag(np.diag(matrix)))
     total = sum(shrunk, np.zeros((width, width)))
     guard = ridge * np.trace(total) / width
-    target = sum(
-        (g @ w for g, w in zip(shrunk, weights)), guard * sum(weights, np.zeros_like(weights[0])) / len(weights)
-    )
+    mean = np.mean(weights, axis=0)
+    target = sum((g @ w for g, w in zip(shrunk, weights)), guard * mean)
     try:
-        solution = (
-            np.linalg.solve(total + guard * np.eye(width), target) if np.trace(total) else sum(weights) / len(weights)
-        )
+        solution = np.linalg.solve(total + guard * np.eye(width), target) if np.trace(total) else mean
     except np.linalg.LinAlgError as error:
         raise MergingError(
             f"the Gram matrices of {name!r} are singular: some inputs are always 0; set ridge=1e-6"

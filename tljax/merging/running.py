@@ -14,7 +14,7 @@ class Running(NamedTuple):
 
     mean: Params
     """Integers are those of the newest model."""
-    count: Array
+    count: Array  # type: ignore[assignment]  # as every tuple has, and nobody needs here
     """How many models are in it, int32 `[]`."""
 
     def like(self, params: Params) -> Params:

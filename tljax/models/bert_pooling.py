@@ -59,12 +59,12 @@ def sentence_encoder(folder: pathlib.Path, given: Collection[str]) -> Beside:
     return Beside(pool, (_POOLING,) if pool else (), tuple(notes))
 
 
-def _json(path: pathlib.Path, kind: type) -> Any:
+def _json(path: pathlib.Path, kind: type[dict] | type[list]) -> Any:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read '{path}': {error}; expected the JSON of sentence-transformers") from error
     if not isinstance(found, kind):
-        expected = {dict: "object", list: "array"}[kind]
+        expected = "object" if kind is dict else "array"
         raise ModelError(f"'{path}' holds {type(found).__name__}; expected a JSON {expected}")
     return found

@@ -44,7 +44,7 @@ def read_settings(kind: type[_S], values: Mapping[str, Any]) -> _S:
     return kind(**{name: _typed(name, value, fields[name].default, types) for name, value in values.items()})
 
 
-def _typed(name: str, value: Any, default: Any, types: Mapping[str, type]) -> Any:
+def _typed(name: str, value: Any, default: Any, types: Mapping[str, Any]) -> Any:
     """`value` for the option whose default is `default`; raises `SettingsError` where it is of another type."""
     wanted = types.get(name) or (str if default is None else type(default))
     if isinstance(default, tuple):
