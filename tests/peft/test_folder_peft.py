@@ -103,3 +103,41 @@ def test_peft_loads_ours_without_a_warning_and_computes_the_same(case, tmp_path)
         np.testing.assert_allclose(theirs(name, tmp_path / "ours", merged), found, rtol=0, atol=1e-5)
     again = load_adapters(tmp_path / "ours", base.model, base.params).adapters
     np.testing.assert_allclose(peft_cases.outputs(base, name, merge(base.params, again)), found, rtol=0, atol=1e-5)
+
+
+THEIRS = {
+    "all-linear": ("bert", {"target_modules": "all-linear", "r": 3, "task_type": "SEQ_CLS"}),
+    "rank by expression": ("bert", {
+        "target_modules": ["query", "dense"], "rank_pattern": {r"layer\.0\..*dense": 2}, "alpha_pattern": {"query": 3},
+        "use_rslora": True, "use_dora": True}),
+    "layers and everything": ("vit", {
+        "target_modules": ["q_proj", "fc1"], "layers_to_transform": [0], "layers_pattern": "layers", "bias": "all",
+        "modules_to_save": ["classifier"]}),
+    "convolutions": ("resnet", {"r": 2, "target_modules": ["convolution"], "use_rslora": True, "use_dora": True}),
+}  # fmt: skip
+"""Settings that the golden file does not have."""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", THEIRS)
+def test_theirs_compute_here_what_they_compute_there(case, tmp_path):
+    name, options = THEIRS[case]
+    torch.manual_seed(0)
+    model = peft.get_peft_model(cases.base_model(name), peft.LoraConfig(**options)).eval()
+    state = peft.get_peft_model_state_dict(model)
+    tensors = cases.made_tensors(case, {leaf: tuple(x.shape) for leaf, x in state.items()})
+    peft.set_peft_model_state_dict(model, {leaf: torch.from_numpy(x) for leaf, x in tensors.items()})
+    model.save_pretrained(tmp_path)
+    base = peft_cases.base(name)
+    found = merge(base.params, load_adapters(tmp_path, base.model, base.params).adapters)
+    np.testing.assert_allclose(peft_cases.outputs(base, name, found), cases.run(model, name), rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", everyday(cases.CASES, ["bert vera", "vit of transformers 4"]))
+def test_the_golden_file_is_what_peft_says(case):
+    made = cases.result(case)
+    np.testing.assert_allclose(made["out"], peft_cases.STORED[f"{case}/out"], rtol=0, atol=1e-5)
+    assert {name: tuple(shape) for name, shape in peft_cases.about(case)["shapes"].items()} == {
+        name: tuple(shape) for name, shape in peft_cases.json.loads(str(made["about"]))["shapes"].items()
+    }

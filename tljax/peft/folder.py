@@ -95,7 +95,7 @@ def load_adapters(
     tensors = read_tensors(path, config.method)
     names = find_names(model, params, tensors, convention)
     reader = Reader(config, names, tensors)
-    ignored: list[str] = []
+    ignored = [PREFIX + name for name in tensors.idle]
     sources: dict[str, str] = {}
     for module, parts in tensors.modules.items():
         if names.useless(module):

@@ -1,6 +1,7 @@
 """The tensors of a peft file by module and part, and the keymap of the model that knows the modules."""
 
 import pathlib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ _PARTS = {
     "LN_TUNING": ("ln_tuning_layers.weight", "ln_tuning_layers.bias"),
 }  # fmt: skip
 _BASE = ("base_layer.weight", "base_layer.bias")
+_WRAPPED = re.compile(r"\.(modules_to_save|original_module)\.")
 
 
 class Tensors(NamedTuple):
@@ -39,6 +41,8 @@ class Tensors(NamedTuple):
     """Whole leaves, by their names in PyTorch."""
     shared: Mapping[str, np.ndarray]
     """What belongs to no module."""
+    idle: tuple[str, ...] = ()
+    """Names of what computes nothing: what modules that were saved whole had been."""
 
 
 class Names(NamedTuple):
@@ -91,7 +95,8 @@ def read_tensors(folder: pathlib.Path, method: str) -> Tensors:
                 modules.setdefault(module, {})[part] = leaf
             else:
                 plain[module] = leaf
-    return Tensors(path, modules, plain, shared)
+    idle = tuple(name for name in plain if ".original_module." in name)
+    return Tensors(path, modules, _once(plain, path), shared, idle)
 
 
 def find_names(model: Model, params: Params, tensors: Tensors, convention: str | None) -> Names:
@@ -126,6 +131,19 @@ def bind(model: Model, params: Params, convention: str) -> Names:
     leaves = named_leaves(params)
     binding = model.keymaps[convention].bind(leaves)
     return Names(convention, binding, leaves, {name: link for link in binding.links for name in link.theirs})
+
+
+def _once(plain: Mapping[str, np.ndarray], path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The whole leaves. With bias="all", peft writes the biases of modules saved whole twice more, inside its wrapper.
+
+    Raises `PeftError` where the two differ.
+    """
+    whole = {name: leaf for name, leaf in plain.items() if not _WRAPPED.search(name)}
+    for name, leaf in plain.items():
+        outside = name.replace(".modules_to_save.", ".")
+        if outside != name and not np.array_equal(whole.setdefault(outside, leaf), leaf):
+            raise PeftError(f"{path}: {outside!r} and {name!r} are one leaf, and differ")
+    return whole
 
 
 def _unknown(names: Names, wanted: Sequence[str]) -> list[str]:
