@@ -7,6 +7,9 @@ from tljax.peft.attach import attach as attach
 from tljax.peft.attach import detach as detach
 from tljax.peft.dora import DoRA as DoRA
 from tljax.peft.dora import dora as dora
+from tljax.peft.explain import Explanation as Explanation
+from tljax.peft.factored import explain as explain
+from tljax.peft.factored import factored as factored
 from tljax.peft.factors import Factored as Factored
 from tljax.peft.folder import AdaptersReport as AdaptersReport
 from tljax.peft.folder import LoadedAdapters as LoadedAdapters

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from tljax.peft.adapter import Adapter, Adapters, PeftError
-from tljax.peft.merge import check, merge
+from tljax.peft.factored import factored
+from tljax.peft.merge import check
 from tljax.tree import from_named, named_leaves
 from tljax.types import ADAPTERS_KEY, Model, Output, Params
 
@@ -68,9 +69,11 @@ def detach(params: Params) -> tuple[Params, Adapters]:
 
 @functools.lru_cache(maxsize=32)  # programs are compiled for an `apply`, so that of a model must stay the same
 def _apply(apply: Callable[..., Output]) -> Callable[..., Output]:
+    beside = factored(apply)
+
     def adapted(params: Params, x: Any, **options: Any) -> Output:
         base, adapters = detach(params)
-        output = apply(merge(base, adapters), x, **options)
+        output = beside(base, adapters, x, **options)
         if output.stats is None:
             return output
         holes = jax.tree.map(lambda _: None, params[ADAPTERS_KEY])

@@ -28,9 +28,9 @@ class Factored:
     b: Array | None = None
     """`[stack..., r, outs...]`; the scale of the product is in it."""
     ins_scale: Array | None = None
-    """`[stack..., ins...]`."""
+    """`[stack..., ins...]`; 1 in axes along which it is constant."""
     outs_scale: Array | None = None
-    """`[stack..., outs...]`."""
+    """`[stack..., outs...]`; likewise."""
     layout: Layout = dataclasses.field(default=Layout(), metadata={"static": True})
 
     @property

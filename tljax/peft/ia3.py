@@ -54,10 +54,9 @@ class Scale(Adapter):
         value = self.factors(shared)
         if self.layout.kind == "vector":  # of a convolution in Equinox, the bias has axes for the window
             return Factored((wide(weight) * value.reshape(weight.shape)).astype(weight.dtype), layout=self.layout)
-        stack, ins, _ = self.layout.parts(weight.shape)
         if self.side == "out":
             return Factored(weight, outs_scale=value, layout=self.layout)
-        return Factored(weight, ins_scale=jnp.broadcast_to(value, stack + ins), layout=self.layout)
+        return Factored(weight, ins_scale=value, layout=self.layout)
 
 
 def ia3(params: Params, where: Any, feedforward: Any = (), *, layouts: Mapping[Any, Layout] | None = None) -> Adapters:

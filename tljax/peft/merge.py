@@ -27,11 +27,11 @@ def merge(params: Params, adapters: Adapters) -> Params:
     check(named_leaves(params), adapters)
     shared = shared_of(adapters)
 
-    def merged(name: str, leaf: Any) -> Any:
+    def replaced(name: str, leaf: Any) -> Any:
         adapter = adapters.get(name)
-        return _merged(name, adapter, leaf, shared) if isinstance(adapter, Adapter) else leaf
+        return merged(name, adapter, leaf, shared) if isinstance(adapter, Adapter) else leaf
 
-    return map_named(merged, params)
+    return map_named(replaced, params)
 
 
 def shared_of(adapters: Adapters) -> Shared:
@@ -57,7 +57,8 @@ def check(leaves: Mapping[str, Any], adapters: Adapters) -> None:
             raise PeftError(f"adapters[{name!r}] is {type(adapter).__name__}; expected an adapter, such as LoRA")
 
 
-def _merged(name: str, adapter: Adapter, leaf: Array, shared: Shared) -> Array:
+def merged(name: str, adapter: Adapter, leaf: Array, shared: Shared) -> Array:
+    """What `adapter` makes of the leaf called `name`; raises `PeftError` where it does not fit."""
     try:
         new = adapter.merge(leaf, shared)
     except KeyError as error:
@@ -65,13 +66,14 @@ def _merged(name: str, adapter: Adapter, leaf: Array, shared: Shared) -> Array:
             f"the {adapter.kind} adapter of {name!r} reads {error}, which is not among the adapters"
         ) from error
     except (TypeError, ValueError) as error:  # how jax tells of shapes
-        raise PeftError(f"{_misfit(name, adapter, leaf)}: {error}") from error
+        raise PeftError(f"{misfit(name, adapter, leaf)}: {error}") from error
     if new.shape != leaf.shape:
-        raise PeftError(_misfit(name, adapter, leaf))
+        raise PeftError(misfit(name, adapter, leaf))
     return new
 
 
-def _misfit(name: str, adapter: Adapter, leaf: Array) -> str:
+def misfit(name: str, adapter: Adapter, leaf: Array) -> str:
+    """The message for an adapter that does not fit the leaf called `name`."""
     shapes = ", ".join(f"{key} {tuple(np.shape(x))}" for key, x in named_leaves(adapter).items())
     return (
         f"the {adapter.kind} adapter of {name!r} ({shapes}) does not fit the leaf of shape {tuple(leaf.shape)} "
