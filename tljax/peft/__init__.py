@@ -3,6 +3,9 @@
 from tljax.peft.adapter import Adapter as Adapter
 from tljax.peft.adapter import Adapters as Adapters
 from tljax.peft.adapter import PeftError as PeftError
+from tljax.peft.algebra import as_lora as as_lora
+from tljax.peft.algebra import concat as concat
+from tljax.peft.algebra import truncate as truncate
 from tljax.peft.attach import attach as attach
 from tljax.peft.attach import detach as detach
 from tljax.peft.dora import DoRA as DoRA
@@ -27,6 +30,10 @@ from tljax.peft.lycoris import LoKr as LoKr
 from tljax.peft.merge import merge as merge
 from tljax.peft.olora import olora as olora
 from tljax.peft.pissa import pissa as pissa
+from tljax.peft.sparse import dare as dare
+from tljax.peft.sparse import ties as ties
+from tljax.peft.swap import pad_rank as pad_rank
+from tljax.peft.swap import scaled as scaled
 from tljax.peft.table import count as count
 from tljax.peft.table import join as join
 from tljax.peft.table import table as table
