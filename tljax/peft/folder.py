@@ -152,7 +152,7 @@ def save_adapters(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_adapters(full(params, "head/**"), f"{folder}/head", model, params)
     ...     print(load_adapters(f"{folder}/head", model, params).report.sources)
-    {'head/kernel': 'linear.weight', 'head/bias': 'linear.bias'}
+    {'head/bias': 'linear.bias', 'head/kernel': 'linear.weight'}
     """
     path = pathlib.Path(folder)
     if path.exists() and not path.is_dir():
