@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from tljax import __version__
+from tljax.commands.merging import add_merging
 from tljax.commands.transfer import add_transfer
 from tljax.commands.weights import add_weights
 
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_transfer(commands)
     add_weights(commands)
+    add_merging(commands)
     return parser
 
 
