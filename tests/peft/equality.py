@@ -8,7 +8,7 @@ import numpy as np
 
 import tljax as tl
 from tljax.peft import factored, merge
-from tljax.tree import is_array, map_named
+from tljax.tree import map_named
 
 
 def stirred(adapters: Any, seed: int = 0, size: float = 0.3) -> Any:
@@ -28,7 +28,7 @@ def both_ways(apply: Any, params: Any, adapters: Any, *args: Any, **kwargs: Any)
     def run(function: Any) -> Any:
         def loss(adapters: Any, arrays: Any) -> Any:
             outs = jax.tree.leaves(function(adapters, *arrays))
-            outs = [out for out in outs if is_array(out) and jnp.issubdtype(out.dtype, jnp.floating)]
+            outs = [out for out in outs if isinstance(out, jax.Array) and jnp.issubdtype(out.dtype, jnp.floating)]
             keys = jax.random.split(jax.random.key(7), len(outs))
             parts = [jnp.vdot(jax.random.normal(k, y.shape, y.dtype), y) for k, y in zip(keys, outs)]
             return sum(part.astype(float) for part in parts), outs
