@@ -25,12 +25,12 @@ def contract(x: Array, of_x: Labels, y: Array, of_y: Labels, keep: Collection[in
     shared = [label for label in of_x if label in of_y]
     batch = [label for label in shared if label in keep]
     over = [label for label in shared if label not in keep]
-    dims = tuple(
-        (tuple(of_x.index(label) for label in labels), tuple(of_y.index(label) for label in labels))
-        for labels in (over, batch)
-    )
+
+    def places(labels: list[int]) -> tuple[list[int], list[int]]:
+        return [of_x.index(label) for label in labels], [of_y.index(label) for label in labels]
+
     free = [label for label in (*of_x, *of_y) if label not in shared]
-    return lax.dot_general(x, y, dims, **how), (*batch, *free)
+    return lax.dot_general(x, y, (places(over), places(batch)), **how), (*batch, *free)
 
 
 def spread(x: Array, labels: Labels, target: Labels, shape: Sequence[int]) -> Array:

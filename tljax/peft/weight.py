@@ -193,7 +193,7 @@ def rows(weight: Weight) -> tuple[Weight, tuple[Array | None, ...]]:
     """What a loop over the leading axis slices, with None for parts without that axis, and the arrays of those."""
 
     def change(part: Part) -> Part:
-        return part if part.axes[:1] == (0,) else dataclasses.replace(part, array=None)
+        return part if part.axes[:1] == (0,) else Part(None, part.axes, part.ranked)  # type: ignore[arg-type]
 
     scanned = weight.mapped(weight.base, change)
     parts = (*weight.factors, *weight.scales)
