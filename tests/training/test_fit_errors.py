@@ -170,7 +170,7 @@ def stack(count):
 @pytest.mark.parametrize(
     ("count", "options", "message"),
     [
-        (2, {"seeds": [0, 1, 2]}, r"got 3 seeds, so every leaf of params needs as many runs.*found the shape \(2, 4\)"),
+        (2, {"seeds": [0, 1, 2]}, r"got 3 seeds, so every leaf of params needs as many runs.*of the shape \(2, 4\)"),
         (1, {"seeds": []}, "got 0 seeds"),
         (2, {"seeds": [0, 1], "rates": [1.0]}, "rates are positive numbers, one for each of the 2 seeds"),
         (2, {"seeds": [0, 1], "rates": [1.0, 0.0]}, "rates are positive"),

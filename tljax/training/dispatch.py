@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tljax.training.stack import Names, one_of, own_streams, put
 from tljax.training.state import Run
-from tljax.types import Array
 
 
 class Steps:
@@ -25,18 +25,19 @@ class Steps:
         looped: Callable[..., Run],
         single: Callable[..., Run],
         finish: Callable[[Run], Run],
-        own: Callable[..., Any] | None = None,
+        shared: Names | None = None,
     ):
         """`looped(run, streams, n)` is the whole; `single(run, streams)` one step of one run; `finish` ends a chunk.
 
-        `own(streams, i)` gives the streams of run `i` of a stack; None for a single run.
+        `shared`: the leaves that the runs of a stack have in common; None for a single run.
         """
         self._looped = jax.jit(looped, donate_argnums=0)
         self._single = jax.jit(single, donate_argnums=0)
         self._finish = jax.jit(finish, donate_argnums=0)
-        self._own = None if own is None else jax.jit(own)
-        self._take = jax.jit(lambda run, i: jax.tree.map(lambda a: a[i], run))
-        self._put = jax.jit(_put, donate_argnums=0)
+        self._stacked, names = shared is not None, shared or frozenset()
+        self._own = jax.jit(own_streams)
+        self._take = jax.jit(lambda run, i: one_of(run, i, names))
+        self._put = jax.jit(lambda stack, run, i: put(stack, run, i, names), donate_argnums=0)
         self._slow_loop: bool | None = None
 
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
@@ -48,7 +49,7 @@ class Steps:
             self._slow_loop = jax.default_backend() == "cpu" and self._convolves(run, streams)
         if not self._slow_loop:
             return self._looped(run, streams, jnp.int32(n))
-        if self._own is None:
+        if not self._stacked:
             return self._one_by_one(run, streams, int(n))
         for i in np.flatnonzero(~np.asarray(run.best.stopped)):
             mine = self._one_by_one(self._take(run, i), self._own(streams, i), int(n))
@@ -63,10 +64,6 @@ class Steps:
     def _convolves(self, run: Run, streams: Mapping[str, Any]) -> bool:
         traced = self._looped.trace(run, streams, jnp.int32(1))
         return any(name == "conv_general_dilated" for name in _primitives(traced.jaxpr))
-
-
-def _put(stack: Run, run: Run, i: Array) -> Run:
-    return jax.tree.map(lambda all_, one: all_.at[i].set(one), stack, run)
 
 
 def _primitives(jaxpr: Any) -> Iterator[str]:

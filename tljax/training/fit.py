@@ -1,7 +1,6 @@
 """`fit`: one training run, or a stack of them, from data to the best parameters."""
 
 import contextlib
-import dataclasses
 import hashlib
 import pathlib
 import warnings
@@ -16,47 +15,17 @@ from tljax.checkpoints import save_weights
 from tljax.checkpoints.checksum import checksum
 from tljax.checkpoints.run import RunCheckpoints, make_folder
 from tljax.objectives import Term
-from tljax.plans import Plan, Resolved, plan
+from tljax.plans import Plan, plan
 from tljax.training.feeding import known_by, open_feeds
 from tljax.training.inputs import FitError, own_subsets
-from tljax.training.log import Log, Row, progress_bar
+from tljax.training.log import Log, progress_bar
 from tljax.training.loop import Loop
 from tljax.training.prepare import Prepared, options_from, prepare
+from tljax.training.result import Result
+from tljax.training.stack import apart
 from tljax.training.state import Run
-from tljax.tree import nbytes
+from tljax.tree import named_leaves, nbytes, select
 from tljax.types import Model, Params
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a training run gives. For a stack of runs every leaf and value has the runs on its first axis."""
-
-    params: Params
-    """The whole parameter tree: that of the best evaluation where there were any, else the last."""
-    last: Params
-    """The tree after the last step."""
-    best_value: Any
-    """The monitored metric at the best evaluation; None without validation data."""
-    best_step: Any
-    """The step of that evaluation."""
-    steps: int
-    """Steps made, fewer than asked for where early stopping ended the run; in a stack, those of the longest run."""
-    monitor: str | None
-    """What chose `params`."""
-    history: tuple[Row, ...]
-    """The rows of the log."""
-    training_seconds: float
-    """Wall time in training steps, compilation included."""
-    step_seconds: float | None
-    """Median wall time of a step, of all runs of a stack together, without compilation; None where that cannot be told,
-    as when the run was complete already."""
-    optimizer_bytes: int
-    """Size of the optimiser's state, of all runs of a stack together."""
-    input_wait: float | None
-    """The share of the time of a step in which the device waited for the next batch of a stream, without the first
-    step; None where all data are in memory."""
-    plan: Resolved
-    """Who learnt, and at what rate."""
 
 
 def fit(
@@ -108,7 +77,7 @@ def fit(
     """
     start, factor = jnp.asarray(_seed(seed), jnp.uint32), jnp.float32(1.0)
     chosen = options_from(options)
-    prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen, stacked=False)
+    prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen)
     return _run(prepared, params, start, factor)
 
 
@@ -124,16 +93,20 @@ def fit_many(
     seeds: Sequence[int],
     rates: Sequence[float] | None = None,
     subsets: Sequence[np.ndarray] | None = None,
+    shared: Any = (),
     **options: Any,
 ) -> Result:
     """Many small runs through one compiled program: like `fit`, with the runs stacked on a first axis.
 
     Args:
-      params: every leaf has the R runs on its first axis.
+      params: every leaf has the R runs on its first axis, but for those that `shared` selects.
       seeds: the seed of each run.
       rates: a factor on the updates of each run, so that learning rates are compared in one program.
       subsets: for each run the indices of the training examples it may use, of differing lengths; default: all. Where
         the objective reads several streams, a dict of such sequences by stream.
+      shared: selects frozen leaves that all runs have in common and that come without an axis for the runs: as with
+        K heads or adapters on one backbone, ``shared="backbone/**"``. They are held once, however many runs there are:
+        in memory, in checkpoints, and in the result, of which ``result.of(i)`` gives the whole tree of one run.
 
     A run whose loss becomes NaN does not end the others: none of its evaluations is ever the best.
 
@@ -152,18 +125,20 @@ def fit_many(
     (2,)
     """
     count = len(seeds)
-    for leaf in jax.tree.leaves(params):
+    common = frozenset(select(shared).names(params))
+    for name, leaf in named_leaves(apart(params, common)[0]).items():
         if np.shape(leaf)[:1] != (count,) or not count:
             raise FitError(
                 f"fit_many got {count} seeds, so every leaf of params needs as many runs, one or more, on axis 0; "
-                f"found the shape {np.shape(leaf)}"
+                f"found {name!r} of the shape {np.shape(leaf)}. Frozen leaves that all runs share are named with "
+                "shared='backbone/**'"
             )
     factors = [1.0] * count if rates is None else [float(factor) for factor in rates]
     if len(factors) != count or not all(0 < factor < np.inf for factor in factors):
         raise FitError(f"rates are positive numbers, one for each of the {count} seeds; found {factors}")
     starts = jnp.asarray([_seed(seed) for seed in seeds], jnp.uint32)
     chosen = options_from(options)
-    prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen, stacked=True)
+    prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen, shared=common)
     prepared.streams = own_subsets(prepared.streams, subsets, count)
     return _run(prepared, params, starts, jnp.asarray(factors, jnp.float32))
 
@@ -238,6 +213,7 @@ def _result(run: Run, loop: Loop, prepared: Prepared, log: Log) -> Result:
         optimizer_bytes=nbytes(run.state.opt),
         input_wait=loop.input_wait,
         plan=prepared.resolved,
+        shared=prepared.choices.shared,
     )
 
 

@@ -18,6 +18,7 @@ from tljax.training.log import Row
 from tljax.training.loop import Rhythm
 from tljax.training.monitor import choose_monitor
 from tljax.training.program import Choices, Program, make_program
+from tljax.training.stack import Names, one_of
 from tljax.training.step import make_step
 from tljax.tree import nearest
 from tljax.types import Batch, Model, Params
@@ -124,18 +125,24 @@ class Prepared:
 
 def prepare(
     model: Model, params: Params, objective: Term, plan: Plan, train: Any, valid: Any,
-    optimizer: Any, options: Options, *, stacked: bool,
+    optimizer: Any, options: Options, *, shared: Names | None = None,
 ) -> Prepared:  # fmt: skip
-    """Check what `fit` was given, and make its program. Raises `FitError`, or the `PlanError` of the plan."""
+    """Check what `fit` was given, and make its program. Raises `FitError`, or the `PlanError` of the plan.
+
+    `shared`: for a stack of runs, the names of the leaves that have no axis for the runs.
+    """
     _check_kinds(model, objective, plan, optimizer)
-    one = jax.tree.map(lambda a: a[0], params) if stacked else params
+    stacked = shared is not None
+    one = one_of(params, 0, shared) if shared is not None else params
     resolved = plan.resolve(one)
+    _check_shared(resolved, shared or frozenset())
     data, held_out = streams_of(train, objective), padded(valid)
     fed = {name: stream for name, stream in data.items() if isinstance(stream, ExampleStream)}
     exam = valid if isinstance(valid, ExampleStream) else None
     if stacked and (fed or exam is not None):
         raise FitError("fit_many keeps its data on the device and takes no stream; run fit once for each seed")
     choices = _choices(model, one, data, held_out, _task(train, valid), options, stacked)
+    choices = choices._replace(shared=shared or frozenset())
     streams = {name: place_of(stream, dict(choices.batch_sizes)[name]) for name, stream in data.items()}
     rhythm = _rhythm(options)
     ways = (options.clip_norm, options.accumulate, options.ema)
@@ -161,6 +168,15 @@ def _check_kinds(model: Any, objective: Any, plan: Any, optimizer: Any) -> None:
             raise FitError(f"{what} should be {right}; found {type(value).__name__}: {str(value)[:80]}")
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")) and not callable(optimizer):
         raise FitError(f"the optimizer should be one of optax, as optax.adamw(1e-3); found {optimizer!r}")
+
+
+def _check_shared(resolved: Resolved, shared: Names) -> None:
+    for name in sorted(shared):
+        if resolved.trainable(name) or resolved.updated(name):
+            raise FitError(
+                f"shared: {name!r} is not frozen, so it cannot be the same in all runs; freeze it in the plan, or give "
+                "each run its own on axis 0"
+            )
 
 
 def _choices(

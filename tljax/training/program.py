@@ -1,8 +1,7 @@
 """Many steps, or an evaluation, as one compiled program; for one run, or for a stack of runs.
 
 Data stay on the device, a `fori_loop` makes as many steps as it is told, the run's buffers are donated. A stack of runs
-(seeds, rates, subsets of the data) goes through the same program: one after the other on CPU, where batching over
-weights makes convolutions slow, and side by side (`vmap`) on accelerators.
+(seeds, rates, subsets of the data) goes through the same program; see `stack`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 from tljax.data import batch_indices, fold_seed
 from tljax.evaluation import Metric
 from tljax.training.dispatch import Steps
+from tljax.training.stack import each_run, over_runs
 from tljax.training.state import Run, judge, start_run
 from tljax.training.step import Step
 from tljax.types import Array, Batch, Model, Params
@@ -69,6 +69,8 @@ class Choices(NamedTuple):
     sign: int = 1
     patience: int | None = None
     augment: Callable[..., Batch] | None = None
+    shared: frozenset[str] = frozenset()
+    """Frozen leaves that all runs of a stack have in common, without an axis for the runs."""
 
 
 def make_program(model: Model, step: Step, choices: Choices) -> Program:
@@ -119,15 +121,18 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
             jax.jit(conclude, donate_argnums=0),
             jax.jit(clear, donate_argnums=0),
         )
+    shared = choices.shared
     return Program(
-        jax.jit(lambda params, seeds, rates, streams: _over_runs(start, (params, seeds, rates), streams)),
+        jax.jit(lambda p, seeds, rates, streams: over_runs(start, p, seeds, rates, streams=streams, shared=shared)),
         Steps(
-            lambda run, streams, n: _over_runs(_unless_stopped(advance), (run,), streams, n),
+            lambda run, streams, n: over_runs(
+                lambda one, mine: advance(one, mine, n), run, streams=streams, shared=shared, stopping=True
+            ),
             single,
             finish,
-            _own_streams,
+            shared,
         ),
-        jax.jit(lambda run, valid: _each_run(lambda r: validate(r, valid), (run,)), donate_argnums=0),
+        jax.jit(lambda run, valid: each_run(lambda r: validate(r, valid), run, shared=shared), donate_argnums=0),
         _unstreamed,
         _unstreamed,
         jax.jit(clear, donate_argnums=0),
@@ -180,31 +185,3 @@ def _note_failure(run: Run, failed: Array) -> Run:
 def _all_finite(tree: Any) -> Array:
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in floats]))
-
-
-def _unless_stopped(advance: Callable[..., Run]) -> Callable[..., Run]:
-    def guarded(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:
-        return jax.lax.cond(run.best.stopped, lambda: run, lambda: advance(run, streams, n))
-
-    return guarded
-
-
-def _over_runs(f: Callable[..., Any], stacked: tuple[Any, ...], streams: Mapping[str, Stream], *rest: Any) -> Any:
-    """`f` for each run with its own subset of every stream; the examples themselves are shared."""
-    own = {name: (s.subset, s.size) for name, s in streams.items()}
-
-    def one(*items: Any) -> Any:
-        mine = {name: streams[name]._replace(subset=a, size=b) for name, (a, b) in items[-1].items()}
-        return f(*items[:-1], mine, *rest)
-
-    return _each_run(one, (*stacked, own))
-
-
-def _own_streams(streams: Mapping[str, Stream], i: Array) -> dict[str, Stream]:
-    return {name: s._replace(subset=s.subset[i], size=s.size[i]) for name, s in streams.items()}
-
-
-def _each_run(f: Callable[..., Any], stacked: tuple[Any, ...]) -> Any:
-    if jax.default_backend() == "cpu":
-        return jax.lax.map(lambda items: f(*items), stacked)
-    return jax.vmap(f)(*stacked)
