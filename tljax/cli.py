@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from tljax import __version__
+from tljax.commands.finetune import add_finetune
 from tljax.commands.merging import add_merging
 from tljax.commands.transfer import add_transfer
 from tljax.commands.weights import add_weights
@@ -39,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tljax {__version__}")
     _add_completion(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    add_finetune(commands)
     add_transfer(commands)
     add_weights(commands)
     add_merging(commands)

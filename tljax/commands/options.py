@@ -72,3 +72,4 @@ def _list_of(kind: Callable[[str], Any], name: str) -> Callable[[str], tuple[Any
 
 integers = _list_of(int, "list of integers")
 numbers = _list_of(float, "list of numbers")
+words = _list_of(str, "list")

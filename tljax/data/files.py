@@ -32,6 +32,8 @@ class Raw(NamedTuple):
     """What was decided on the way, each a sentence for a person."""
     features: tuple[str, ...] = ()
     """The names of the features, where the file says them."""
+    prepared: bool = False
+    """Whether the images are as a model takes them, so that nothing is to be done to them any more."""
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +27,14 @@ class Picture(NamedTuple):
     grey: bool
 
 
-def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Raw:
+def read_folder(
+    folder: Path, size: tuple[int, int] | None = None, prepare: Callable[[Any], np.ndarray] | None = None
+) -> Raw:
     """The images of a folder, uint8 `[N, H, W, C]`, with the names of the class folders in natural order.
 
     Grey where every image is grey, else RGB; transparency is dropped. Images of other sizes are resized
-    (bilinear, antialiased) to `size`, or else to the most common size; the notes say how many.
+    (bilinear, antialiased) to `size`, or else to the most common size; the notes say how many. With `prepare` each
+    Pillow image is made into an array by it, and nothing else is done to it.
 
     Raises:
       DataError: there are no class folders, one is empty, or a file is no image (it is named).
@@ -42,12 +45,15 @@ def read_folder(folder: Path, size: tuple[int, int] | None = None) -> Raw:
         split: [_header(path, label) for path, label in files_by_class(root, classes, split)]
         for split, root in parts.items()
     }
+    y = {split: np.array([p.label for p in chosen], np.int32) for split, chosen in pictures.items()}
+    if prepare is not None:
+        made = {split: np.stack([prepare(open_image(p.path)) for p in chosen]) for split, chosen in pictures.items()}
+        return Raw(made, y, classes, prepared=True)
     everything = [picture for split in pictures.values() for picture in split]
     counts = Counter(picture.size for picture in everything)
     shape = size or max(counts, key=lambda s: counts[s])  # the first of several that are as common
     grey = all(picture.grey for picture in everything)
     x = {split: _stack(chosen, shape, grey) for split, chosen in pictures.items()}
-    y = {split: np.array([p.label for p in chosen], np.int32) for split, chosen in pictures.items()}
     return Raw(x, y, classes, tuple(_notes(folder, parts, counts, shape, size, everything, grey)))
 
 

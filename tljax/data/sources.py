@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,7 @@ def load(
     *,
     label: str | int | None = None,
     size: int | tuple[int, int] | None = None,
+    prepare: Callable[[Any], np.ndarray] | None = None,
     task: Reading | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
@@ -75,6 +77,8 @@ def load(
       spec: what to load.
       label: the column of labels in a table: a name, or a number from 0.
       size: images are resized to this height and width.
+      prepare: makes of an image, from Pillow or uint8, the array that a model takes, as a `Preprocessor` does; nothing
+        else is done to images then.
       task: how to read labels: `"classification"` or `"regression"`; by default they are looked at.
       test_fraction: the share of the test part, where one has to be held out.
       seed: of that split. Keep it, or results on the test part do not compare.
@@ -91,7 +95,9 @@ def load(
         raise DataError(f"size is a number or (height, width), 1 or more; found {size!r}")
     if not 0 < test_fraction < 1:
         raise DataError(f"test_fraction must lie between 0 and 1; found {test_fraction}")
-    name, raw = _read(str(spec), label, shape)
+    name, raw = _read(str(spec), label, shape, prepare)
+    if prepare is not None and not raw.prepared:
+        raw = raw._replace(x={part: _prepared(x, name, prepare) for part, x in raw.x.items()})
     parts, note = _parts(name, raw, shape, task)
     notes = [*raw.notes, *([note] if note else [])]
     if "test" not in parts:
@@ -102,7 +108,14 @@ def load(
     return Source(name, parts["train"], parts["test"], parts.get("valid"), tuple(notes))
 
 
-def _read(spec: str, label: str | int | None, size: tuple[int, int] | None) -> tuple[str, Raw]:
+def _prepared(x: np.ndarray, name: str, prepare: Callable[[Any], np.ndarray]) -> np.ndarray:
+    if x.ndim not in (3, 4):
+        raise DataError(f"data set {name!r} holds no images to prepare; its x is {list(x.shape)}")
+    pixels = x if x.dtype == np.uint8 else np.rint(255 * x.astype(np.float64)).clip(0, 255).astype(np.uint8)
+    return prepare(pixels[..., None] if x.ndim == 3 else pixels)
+
+
+def _read(spec: str, label: str | int | None, size: tuple[int, int] | None, prepare: Any) -> tuple[str, Raw]:
     """The name and the raw parts of what `spec` says."""
     if not spec.strip():
         raise DataError(f"no data set is named; built-in ones: {quoted(BUILT_IN)}")
@@ -125,7 +138,7 @@ def _read(spec: str, label: str | int | None, size: tuple[int, int] | None) -> t
     if path.is_dir():
         with reading(path, "folder"):
             images = find_idx(path)
-            raw = read_folder(path, size) if images is None else _with_siblings(images, read_idx)
+            raw = read_folder(path, size, prepare) if images is None else _with_siblings(images, read_idx)
         return path.resolve().name, raw
     name = path.name.split(".")[0]
     if path.suffix.lower() == ".npz":

@@ -79,10 +79,13 @@ class Verdict(NamedTuple):
         return self.sentence
 
 
-def verdict(gain: Gain, *, metric: str = "accuracy", baseline: str = "training from scratch") -> Verdict:
+def verdict(
+    gain: Gain, *, metric: str = "accuracy", baseline: str = "training from scratch", subject: str = "Transfer"
+) -> Verdict:
     """The verdict on a paired gain: helped or hurt where the t-interval leaves out 0, else undecided.
 
-    Hurt is negative transfer: the interval's upper end lies below 0. Shares are worded in percentage points.
+    Hurt is negative transfer: the interval's upper end lies below 0. Shares are worded in percentage points. `subject`
+    is what helped or hurt.
 
     >>> print(verdict(paired_gain([0.91, 0.94, 0.92], [0.85, 0.90, 0.86])))
     Transfer helped: accuracy is 5.3 points better than with training from scratch (95 % interval of the gain 2.5 to
@@ -95,9 +98,10 @@ def verdict(gain: Gain, *, metric: str = "accuracy", baseline: str = "training f
     bounds = f"{found.level * 100:g} % interval of the gain {words.number(found.low)} to {words.number(found.high)}"
     basis = f"{bounds}, {found.n} paired seeds"
     if found.low > 0:
-        return Verdict("helped", f"Transfer helped: {words.compared(found.mean)} ({basis}).", gain)
+        return Verdict("helped", f"{subject} helped: {words.compared(found.mean)} ({basis}).", gain)
     if found.high < 0:
-        return Verdict("hurt", f"Transfer hurt (negative transfer): {words.compared(found.mean)} ({basis}).", gain)
+        negative = " (negative transfer)" if subject == "Transfer" else ""
+        return Verdict("hurt", f"{subject} hurt{negative}: {words.compared(found.mean)} ({basis}).", gain)
     more = seeds_to_decide(gain)
     sentence = f"Undecided: {words.compared(found.mean)}, within what chance allows ({basis}); {_hope(found, more)}."
     return Verdict("undecided", sentence, gain, more)

@@ -27,7 +27,7 @@ def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: boo
         raise RunError(
             f"{folder} holds a run already; choose another --run-dir, or leave out --no-resume to continue it"
         )
-    earlier = _read_object(file)
+    earlier = read_object(file)
     if earlier is None:
         raise RunError(
             f"{file}, which tells the settings of the run there, is missing or damaged; choose another --run-dir, or "
@@ -41,7 +41,7 @@ def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: boo
 
 def read_results(folder: pathlib.Path) -> dict[str, Any] | None:
     """The results of the run in `folder`; None where it is not complete, or their file is damaged."""
-    found = _read_object(folder / "results.json")
+    found = read_object(folder / "results.json")
     return found if found and "summary" in found else None
 
 
@@ -50,7 +50,8 @@ def _begun(folder: pathlib.Path) -> bool:
     return any(entry.name != "config.json" for entry in folder.iterdir())
 
 
-def _read_object(file: pathlib.Path) -> dict[str, Any] | None:
+def read_object(file: pathlib.Path) -> dict[str, Any] | None:
+    """The JSON object in `file`; None where there is none, or it is damaged."""
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError):

@@ -46,7 +46,7 @@ def read_settings(kind: type[_S], values: Mapping[str, Any]) -> _S:
 
 def _typed(name: str, value: Any, default: Any, types: Mapping[str, Any]) -> Any:
     """`value` for the option whose default is `default`; raises `SettingsError` where it is of another type."""
-    wanted = types.get(name) or (str if default is None else type(default))
+    wanted: Any = types.get(name) or (str if default is None else type(default))
     if isinstance(default, tuple):
         listed = value if isinstance(value, list | tuple) else [value]
         return tuple(_typed(name, item, types.get(name, int)(), {}) for item in listed)

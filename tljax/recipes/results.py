@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.data import Dataset
 from tljax.evaluation import classification, interval, paired_gain, verdict
 from tljax.recipes.runs import Cell
 from tljax.recipes.settings import Settings
-from tljax.recipes.tasks import Task
+from tljax.recipes.tasks import Examples, Task
 from tljax.tree import GraftReport, count
 
 CLASS_METRICS = ("accuracy", "macro_recall", "macro_precision", "macro_f1", "worst_recall", "nll", "brier", "ece")
@@ -36,12 +35,16 @@ class Scored:
 Table = Mapping[str, Mapping[Cell, Scored]]
 
 
-def score_probabilities(probabilities: np.ndarray, test: Dataset) -> dict[str, Any]:
-    """The metrics of class probabilities `[M, C]`, for methods that are no model."""
+def score_logits(logits: np.ndarray, test: Examples) -> dict[str, Any]:
+    """The metrics of the class scores `[M, C]` of all of `test`."""
     metric = classification(test.outputs)
-    logits = jnp.log(jnp.maximum(jnp.asarray(probabilities, jnp.float32), 1e-12))
-    found = metric.compute(metric.update(metric.init(), logits, jnp.asarray(test.y)))
+    found = metric.compute(metric.update(metric.init(), jnp.asarray(logits, jnp.float32), jnp.asarray(test.y)))
     return {name: np.asarray(value).tolist() for name, value in jax.device_get(found).items()}
+
+
+def score_probabilities(probabilities: np.ndarray, test: Examples) -> dict[str, Any]:
+    """The metrics of class probabilities `[M, C]`, for methods that are no model."""
+    return score_logits(np.log(np.maximum(np.asarray(probabilities, np.float32), 1e-12)), test)
 
 
 def collect(
@@ -62,7 +65,7 @@ def collect(
         "verdict": _verdict(settings, table, metrics[0] if not target.regression else "rmse"),
         "source": source.described()
         | {
-            "test_metrics": _numbers(pretrained["test"], CLASS_METRICS),
+            "test_metrics": numbers_of(pretrained["test"], CLASS_METRICS),
             "seeds": 1,
             "steps": settings.pretrain_steps,
             "best_step": pretrained["best_step"],
@@ -102,7 +105,7 @@ def _cell(method: str, cell: Cell, scored: Scored, metrics: Sequence[str]) -> di
         "rate": scored.rate,
         "best_step": scored.best_step,
         "valid": scored.valid,
-        "test": _numbers(scored.test, metrics),
+        "test": numbers_of(scored.test, metrics),
     }
     if "confusion" in scored.test:
         found |= {
@@ -113,29 +116,43 @@ def _cell(method: str, cell: Cell, scored: Scored, metrics: Sequence[str]) -> di
 
 
 def _summary(table: Table, method: str, shots: int, metrics: Sequence[str]) -> dict[str, Any]:
-    values = {name: _over_seeds(table[method], shots, name) for name in metrics}
-    intervals = {name: interval(found) for name, found in values.items()}
     return {
         "method": method,
         "shots": shots,
-        "metrics": {n: {"mean": i.mean, "half_width": _or_none(i.half_width)} for n, i in intervals.items()},
+        "metrics": {name: mean_of(_over_seeds(table[method], shots, name)) for name in metrics},
         "gain": None
         if method == "scratch"
         else _gain(table, method, shots, "rmse" if "rmse" in metrics else "accuracy"),
     }
 
 
+def mean_of(values: Sequence[float]) -> dict[str, float | None]:
+    """The mean over seeds, and half the width of its interval.
+
+    >>> mean_of([0.5])
+    {'mean': 0.5, 'half_width': None}
+    """
+    found = interval(values)
+    return {"mean": found.mean, "half_width": or_none(found.half_width)}
+
+
 def _gain(table: Table, method: str, shots: int, metric: str) -> dict[str, Any]:
-    gain = paired_gain(
-        _over_seeds(table[method], shots, metric),
-        _over_seeds(table["scratch"], shots, metric),
-        higher_is_better=metric != "rmse",
-    )
+    values, base = (_over_seeds(table[name], shots, metric) for name in (method, "scratch"))
+    return gain_over("scratch", values, base, metric)
+
+
+def gain_over(baseline: str, values: Sequence[float], base: Sequence[float], metric: str) -> dict[str, Any]:
+    """The paired gain over the method `baseline`, one value a seed, as JSON values.
+
+    >>> gain_over("scratch", [0.5, 0.75], [0.25, 0.5], "accuracy")["mean"]
+    0.25
+    """
+    gain = paired_gain(values, base, higher_is_better=metric != "rmse")
     return {
-        "over": "scratch",
+        "over": baseline,
         "mean": gain.mean,
-        "low": _or_none(gain.interval.low),
-        "high": _or_none(gain.interval.high),
+        "low": or_none(gain.interval.low),
+        "high": or_none(gain.interval.high),
         "values": list(gain.differences),
         "outcome": verdict(gain, metric=metric).outcome,
     }
@@ -155,11 +172,17 @@ def _curves(settings: Settings, table: Table, metric: str) -> list[dict[str, Any
         for shots in settings.all_shots:
             runs = [scored.history for (k, _), scored in cells.items() if k == shots and scored.history]
             if runs:
-                found.append({"method": method, "shots": shots} | _curve(runs, metric))
+                found.append({"method": method, "shots": shots} | curve(runs, metric))
     return found
 
 
-def _curve(runs: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> dict[str, Any]:
+def curve(runs: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> dict[str, Any]:
+    """The learning curves of some runs from the rows of their logs, a list a run; None where a run has no value.
+
+    >>> curve([[{"step": 2, "split": "valid", "accuracy": 0.5}]], "accuracy")
+    {'steps': [2], 'accuracy': [[0.5]], 'train_loss': [[None]]}
+    """
+
     def by_step(rows: Sequence[Mapping[str, Any]], part: str, name: str) -> dict[int, float]:
         return {row["step"]: row[name] for row in rows if row["split"] == part and name in row}
 
@@ -177,9 +200,19 @@ def _over_seeds(cells: Mapping[Cell, Scored], shots: int, metric: str) -> list[f
     return [float(scored.test[metric]) for (k, _), scored in cells.items() if k == shots]
 
 
-def _numbers(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+def numbers_of(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """Those of the metrics `names` that were found.
+
+    >>> numbers_of({"accuracy": 1, "confusion": [[1]]}, ["accuracy", "nll"])
+    {'accuracy': 1.0}
+    """
     return {name: float(found[name]) for name in names if name in found}
 
 
-def _or_none(value: float) -> float | None:
+def or_none(value: float) -> float | None:
+    """`value` where it is finite, as JSON has no other.
+
+    >>> or_none(0.5), or_none(math.nan)
+    (0.5, None)
+    """
     return value if math.isfinite(value) else None

@@ -71,14 +71,14 @@ def tune(
     randomness of a cell follow from its seed, so that methods are compared in pairs.
     """
     runs = [(cell, rate) for cell in starts for rate in budget.rates]
-    size = max(1, GROUP_BYTES // (COPIES * max(1, nbytes(next(iter(starts.values()))))))
+    size = fitting(next(iter(starts.values())))
     found: dict[Cell, list[Chosen]] = {cell: [] for cell in starts}
     groups = [runs[i : i + size] for i in range(0, len(runs), size)]
     for number, group in enumerate(groups):
         part = f" {number + 1}/{len(groups)}" if len(groups) > 1 else ""
         result = fit_many(
             model,
-            _stack([starts[cell] for cell, _ in group]),
+            stacked([starts[cell] for cell, _ in group]),
             objective,
             plan,
             pool,
@@ -93,7 +93,7 @@ def tune(
             save_every=max(1, budget.steps // 4),
             progress=f"{title}{part}" if show else False,
         )
-        rows = _rows_by_run(result.history)
+        rows = rows_by_run(result.history)
         for i, (cell, rate) in enumerate(group):
             params = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), result.params)
             value, step = float(result.best_value[i]), int(result.best_step[i])
@@ -102,11 +102,30 @@ def tune(
     return {cell: better(chosen, key=lambda c: c.value) for cell, chosen in found.items()}
 
 
-def _stack(trees: Sequence[Params]) -> Params:
+def fitting(params: Params) -> int:
+    """How many runs of a model with these parameters one program may hold, 1 or more.
+
+    >>> fitting({"w": np.zeros((2**20, 64), np.float32)})
+    1
+    """
+    return max(1, GROUP_BYTES // (COPIES * max(1, nbytes(params))))
+
+
+def stacked(trees: Sequence[Params]) -> Params:
+    """Trees of one structure as one, whose leaves have them on a first axis.
+
+    >>> stacked([{"w": jnp.zeros(3)}, {"w": jnp.ones(3)}])["w"].shape
+    (2, 3)
+    """
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def _rows_by_run(history: Sequence[dict[str, Any]]) -> dict[int, tuple[dict[str, Any], ...]]:
+def rows_by_run(history: Sequence[dict[str, Any]]) -> dict[int, tuple[dict[str, Any], ...]]:
+    """The rows of a stack's log by the number of the run.
+
+    >>> rows_by_run([{"run": 1, "step": 5}, {"run": 0, "step": 5}])[1]
+    ({'run': 1, 'step': 5},)
+    """
     rows: dict[int, list[dict[str, Any]]] = {}
     for row in history:
         rows.setdefault(row["run"], []).append(row)

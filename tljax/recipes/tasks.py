@@ -1,14 +1,18 @@
 """The two sides of a transfer, read, split, brought to one shape and standardised."""
 
 import dataclasses
+from typing import Any
 
+import jax
 import numpy as np
 
-from tljax.data import Dataset, Source, fit_standardiser, k_shot, load, match_images, standardise, stratified_split
+from tljax.data import Dataset, fit_standardiser, k_shot, load, match_images, standardise, stratified_split
 from tljax.objectives import Term, cross_entropy, mse
 from tljax.recipes.options import SettingsError
 from tljax.recipes.settings import Settings
 
+Examples = Any
+"""Labelled examples, in memory: a `Dataset`, or the `TextData` of sentences."""
 VALIDATION_SHARE = 0.2
 VALIDATION_MOST = 500
 """Validation examples: a fifth of what is not test data, at most this many."""
@@ -19,10 +23,10 @@ class Task:
     """One side: what is learnt from, what chooses, what is tested on."""
 
     name: str
-    train: Dataset
+    train: Examples
     """The source's training data; for the target the pool from which the few labels are drawn."""
-    valid: Dataset
-    test: Dataset
+    valid: Examples
+    test: Examples
     notes: tuple[str, ...]
 
     @property
@@ -42,7 +46,7 @@ class Task:
             "name": self.name,
             "classes": list(self.train.classes or ()),
             **sizes,
-            "input": list(self.train.x.shape[1:]),
+            "input": list(jax.tree.leaves(self.train.x)[0].shape[1:]),
         }
 
 
@@ -88,18 +92,23 @@ def _side(spec: str, classes: str | None, settings: Settings) -> Task:
         )
     if whole.train.task != "regression" and whole.train.outputs < 2:
         raise SettingsError(f"{spec!r} with the classes {classes!r} has a single class: nothing to learn; choose more")
-    train, valid = _with_validation(whole, settings.seed)
+    train, valid = with_validation(whole.train, whole.valid, settings.seed)
     name = f"{whole.name} {classes}" if classes else whole.name
     return Task(name, train, valid, whole.test, whole.notes)
 
 
-def _with_validation(whole: Source, seed: int) -> tuple[Dataset, Dataset]:
-    if whole.valid is not None:
-        return whole.train, whole.valid
-    share = min(VALIDATION_SHARE, VALIDATION_MOST / len(whole.train))
-    parts = stratified_split(whole.train.y, (1 - share, share), seed=seed, classes=whole.train.classes or ())
-    train, valid = (whole.train.take(indices) for indices in parts)
-    return train, valid
+def with_validation(train: Examples, valid: Examples | None, seed: int) -> tuple[Examples, Examples]:
+    """`train` and `valid`, which is cut off from `train`, stratified, where there is none.
+
+    >>> train, valid = with_validation(Dataset(np.zeros((10, 2)), np.arange(10) % 2), None, 0)
+    >>> len(train), len(valid)
+    (8, 2)
+    """
+    if valid is not None:
+        return train, valid
+    share = min(VALIDATION_SHARE, VALIDATION_MOST / len(train))
+    kept, held = stratified_split(train.y, (1 - share, share), seed=seed, classes=train.classes or ())
+    return train.take(kept), train.take(held)
 
 
 def _fitted(source: Task, target: Task) -> Task:

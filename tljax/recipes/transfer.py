@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import sys
 from typing import Any
 
 import jax
@@ -15,10 +14,11 @@ import optax
 from tljax.checkpoints.run import write_atomically
 from tljax.data import Augment, random_crop
 from tljax.evaluation import evaluate, knn_predict, predict
-from tljax.evaluation.report import render_text, write_report
+from tljax.evaluation.report import write_report
 from tljax.models import build
 from tljax.plans import Plan, linear_probe, plan
 from tljax.recipes.folder import claim_folder, read_results
+from tljax.recipes.outcome import Outcome, tell
 from tljax.recipes.results import Scored, collect, score_probabilities
 from tljax.recipes.runs import Budget, Cell, tune
 from tljax.recipes.settings import Settings
@@ -29,17 +29,6 @@ from tljax.types import Model, Params
 
 NEIGHBOURS = (1, 3, 5)
 """How many neighbours k-NN may choose from, on validation."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """A finished transfer."""
-
-    results: dict[str, Any]
-    folder: pathlib.Path
-
-    def __str__(self) -> str:
-        return f"{render_text(self.results)}\n\nReport: {self.folder / 'report.html'}"
 
 
 def run_transfer(settings: Settings, *, show: bool = True) -> Outcome:
@@ -60,10 +49,10 @@ def run_transfer(settings: Settings, *, show: bool = True) -> Outcome:
     file = folder / "results.json"
     results = read_results(folder)
     if results is not None:
-        _tell(show, f"{folder} holds this run complete; writing its report anew")
+        tell(show, f"{folder} holds this run complete; writing its report anew")
     else:
         if file.exists():
-            _tell(show, f"{file} is damaged; working it out again from the checkpoints")
+            tell(show, f"{file} is damaged; working it out again from the checkpoints")
         results = _compute(settings, folder, show)
         write_atomically(file, json.dumps(results, indent=1))
     write_report(results, folder)
@@ -73,12 +62,12 @@ def run_transfer(settings: Settings, *, show: bool = True) -> Outcome:
 def _compute(settings: Settings, folder: pathlib.Path, show: bool) -> dict[str, Any]:
     source, target = load_tasks(settings)
     for task in (source, target):
-        _tell(show, "\n".join([f"{task.name}: {task.train.describe()}", *(f"  {note}" for note in task.notes)]))
+        tell(show, "\n".join([f"{task.name}: {task.train.describe()}", *(f"  {note}" for note in task.notes)]))
     pretrained = _pretrain(settings, source, folder / "pretrain", show)
     model = build(settings.model, target.train.outputs)
     cells = [(shots, seed) for shots in settings.all_shots for seed in range(settings.seeds)]
     fresh, grafted, report = _starts(settings, model, target, pretrained["params"])
-    _tell(show, f"\nGraft of the backbone into a model for {target.name}:\n{report}\n")
+    tell(show, f"\nGraft of the backbone into a model for {target.name}:\n{report}\n")
     draws = [few_labels(target, settings.all_shots, settings.seed + seed) for seed in range(settings.seeds)]
     bench = _Bench(settings, target, model, cells, {c: draws[c[1]][c[0]] for c in cells}, folder, show)
     scored = {settings.method: bench.adapt(settings.method, grafted), "scratch": bench.train("scratch", fresh, plan())}
@@ -210,8 +199,3 @@ class _Bench:
 def _optimizer(steps: int) -> optax.GradientTransformation:
     """AdamW at rate 1, to be scaled by each run's own; one object per schedule, so that programs are shared."""
     return optax.adamw(optax.cosine_decay_schedule(1.0, steps))
-
-
-def _tell(show: bool, text: str) -> None:
-    if show:
-        print(text, file=sys.stderr)

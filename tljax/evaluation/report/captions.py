@@ -3,10 +3,11 @@
 import numpy as np
 
 from tljax.evaluation.report.blocks import Picture
-from tljax.evaluation.report.numbers import count, plural
+from tljax.evaluation.report.numbers import plural
 from tljax.evaluation.report.results import (
     BASELINE,
     Results,
+    at_main_shots,
     confusion,
     curves,
     is_finite,
@@ -84,9 +85,9 @@ def curves_picture(results: Results) -> list[Picture]:
     if not found:
         return []
     ends = "; ".join(f"{label(c.method)} {scale.value(float(c.values[:, -1].mean()))}{scale.unit}" for c in found)
-    shots, stopped = main_shots(results), sum(curve.stopped for curve in found)
+    stopped = sum(curve.stopped for curve in found)
     runs = sum(len(curve.values) for curve in found)
-    caption = f"Validation split, {count(shots)} {labels_noun(results, shots)}, at the chosen learning rates."
+    caption = f"Validation split, {at_main_shots(results)}, at the chosen learning rates."
     if seeds(results) > 1:
         caption += f" Lines: mean over {plural(seeds(results), 'seed')}; bands: from the lowest seed to the highest."
     if stopped:

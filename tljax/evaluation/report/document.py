@@ -1,6 +1,6 @@
 """The report as blocks: the verdict first, then the evidence, then how it came about."""
 
-from tljax.evaluation.report import tables
+from tljax.evaluation.report import comparison, tables
 from tljax.evaluation.report.blocks import Block, Heading, Paragraph, Picture, Preformatted, Verdict
 from tljax.evaluation.report.captions import (
     accuracy_picture,
@@ -9,11 +9,13 @@ from tljax.evaluation.report.captions import (
     gain_picture,
     percent_level,
 )
-from tljax.evaluation.report.numbers import count, plural
+from tljax.evaluation.report.numbers import plural
 from tljax.evaluation.report.results import (
     BASELINE,
     Results,
+    at_main_shots,
     check,
+    is_comparison,
     is_regression,
     judged,
     label,
@@ -30,6 +32,8 @@ from tljax.evaluation.report.results import (
 def document(results: Results) -> list[Block]:
     """The blocks of the report, in the order of reading; raises `ReportError` for results that lack a part."""
     check(results)
+    if is_comparison(results):
+        return comparison.document(results)
     sections = (_verdict, _table, _labels, _curves, _confusion, _shots, _recall, _transferred, _protocol, _reading)
     return [block for section in sections for block in section(results)]
 
@@ -41,6 +45,8 @@ def pictures(results: Results) -> list[Picture]:
 
 def subtitle(results: Results) -> str:
     """One line under the title: what ran."""
+    if is_comparison(results):
+        return comparison.subtitle(results)
     shots = ", ".join(str(number) for number in results["shots"])
     noun = labels_noun(results, results["shots"][0] if len(results["shots"]) == 1 else None)
     model = results["model"]
@@ -48,12 +54,6 @@ def subtitle(results: Results) -> str:
         f"tljax transfer · {model['name']}, {plural(model['parameters'], 'parameter')} · "
         f"{shots} {noun} · {plural(seeds(results), 'seed')}"
     )
-
-
-def at_main_shots(results: Results) -> str:
-    """`10 labels per class`, for the number that the verdict is about."""
-    shots = main_shots(results)
-    return f"{count(shots)} {labels_noun(results, shots)}"
 
 
 def table_note(results: Results) -> str:

@@ -6,12 +6,14 @@ from tljax.evaluation.report.matrices import confusion_figure
 from tljax.evaluation.report.pictures import accuracy_figure, curves_figure, gain_figure
 from tljax.evaluation.report.results import Results
 from tljax.evaluation.report.theme import Theme
+from tljax.evaluation.report.tradeoff import tradeoff_figure
 
 _FIGURES = {
     "gain": gain_figure,
     "accuracy": accuracy_figure,
     "curves": curves_figure,
     "confusion": confusion_figure,
+    "tradeoff": tradeoff_figure,
 }
 
 

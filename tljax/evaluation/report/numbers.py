@@ -157,3 +157,28 @@ def plural(number: int, noun: str) -> str:
     ('1 seed', '5 seeds')
     """
     return f"{count(number)} {noun}" + ("" if number == 1 else "s")
+
+
+def size(number: int) -> str:
+    """A number of bytes, with three digits.
+
+    >>> size(812), size(90982284), size(118732)
+    ('812 B', '91.0 MB', '119 kB')
+    """
+    value, unit = float(number), "B"
+    for larger in ("kB", "MB", "GB"):
+        if value >= 999.5:
+            value, unit = value / 1000, larger
+    digits = 0 if unit == "B" or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {unit}"
+
+
+def milliseconds(number: float | None) -> str:
+    """A time in ms, with three digits.
+
+    >>> milliseconds(0.02389), milliseconds(1992.2), milliseconds(None)
+    ('0.0239', '1992', '–')
+    """
+    if number is None:
+        return MISSING
+    return f"{number:.3g}" if number < 100 else f"{number:.0f}"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from tljax.evaluation.report.numbers import Scale, metric, scale
+from tljax.evaluation.report.numbers import Scale, count, metric, scale
 from tljax.types import TljaxError
 
 Results = Mapping[str, Any]
@@ -34,6 +34,15 @@ _LABELS = {
     "linear-probe": "linear probe",
     "lp-ft": "LP-FT",
     "knn": "k-NN",
+    "bitfit": "BitFit",
+    "norm-only": "norms only",
+    "lora": "LoRA",
+    "rslora": "rsLoRA",
+    "dora": "DoRA",
+    "pissa": "PiSSA",
+    "olora": "OLoRA",
+    "vera": "VeRA",
+    "ia3": "IA3",
 }
 
 
@@ -41,13 +50,25 @@ class ReportError(TljaxError):
     """The report of a run cannot be made from what was given."""
 
 
+def is_comparison(results: Results) -> bool:
+    """Whether these are results of `tljax finetune`, which compares methods; else they are of `tljax transfer`.
+
+    >>> is_comparison({"kind": "comparison"}), is_comparison({})
+    (True, False)
+    """
+    return results.get("kind") == "comparison"
+
+
 def check(results: Results) -> None:
-    """Raise `ReportError` where `results` lacks a part of what `tljax transfer` records."""
-    missing = [key for key in _REQUIRED if key not in results]
+    """Raise `ReportError` where `results` lacks a part of what `tljax transfer` or `tljax finetune` records."""
+    required: tuple[str, ...] = _REQUIRED
+    if is_comparison(results):
+        required = tuple(key for key in (*_REQUIRED, "notes") if key not in ("source", "graft"))
+    missing = [key for key in required if key not in results]
     if missing:
         raise ReportError(
-            f"these results lack {', '.join(missing)}; a report needs {', '.join(_REQUIRED)}. "
-            "Pass the whole dict that the transfer run recorded."
+            f"these results lack {', '.join(missing)}; a report needs {', '.join(required)}. "
+            "Pass the whole dict that the run recorded."
         )
     if not results["shots"] or not results["methods"]:
         raise ReportError("these results name no shots or no methods, so there is nothing to report")
@@ -67,8 +88,10 @@ def judged(results: Results) -> str:
     return str(results["verdict"]["method"])
 
 
-def main_shots(results: Results) -> int:
+def main_shots(results: Results) -> Any:
     """The number of labels per class that the verdict is about, at which the details are shown; else the largest.
+
+    In a comparison of methods it may be ``"all"``.
 
     >>> main_shots({"verdict": {"shots": 5}, "shots": [1, 5, 10]}), main_shots({"verdict": {}, "shots": [1, 5, 10]})
     (5, 10)
@@ -97,6 +120,16 @@ def labels_noun(results: Results, number: int | None = None) -> str:
     if is_regression(results):
         return "labelled example" if one else "labelled examples"
     return "label per class" if one else "labels per class"
+
+
+def at_main_shots(results: Results) -> str:
+    """`10 labels per class`, for the number that the verdict is about.
+
+    >>> at_main_shots({"verdict": {"shots": "all"}, "shots": ["all"], "target": {"classes": ["a", "b"]}})
+    'all labels'
+    """
+    shots = main_shots(results)
+    return "all labels" if shots == "all" else f"{count(shots)} {labels_noun(results, shots)}"
 
 
 def summary(results: Results, method: str, shots: int) -> Mapping[str, Any]:

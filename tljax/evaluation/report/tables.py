@@ -26,8 +26,8 @@ GAIN = "gain over scratch"
 MOST_RECALLS = 40
 """The most classes whose recalls are listed."""
 
-_TONES = {"helped": "good", "hurt": "bad"}
-_SIGNS = {"helped": "▲", "hurt": "▼"}
+TONES = {"helped": "good", "hurt": "bad"}
+SIGNS = {"helped": "▲", "hurt": "▼"}
 
 
 def reported_metrics(results: Results) -> list[Metric]:
@@ -41,7 +41,7 @@ def main_table(results: Results, metrics: list[Metric]) -> Table:
     shots, methods = main_shots(results), results["methods"]
     columns = []
     for found in metrics:
-        columns.append((found.heading, _metric_column(results, found, shots)))
+        columns.append((found.heading, metric_column(results, found, shots)))
         if found.key == results["verdict"]["metric"]:
             columns.append((GAIN, [gain_cell(results, method, shots) for method in methods]))
     rows = [
@@ -54,7 +54,7 @@ def main_table(results: Results, metrics: list[Metric]) -> Table:
 def shots_table(results: Results) -> Table:
     """The verdict's metric for every method and number of labels, and the judged method's gain."""
     scale = main_scale(results)
-    columns = [_metric_column(results, scale.metric, shots) for shots in results["shots"]]
+    columns = [metric_column(results, scale.metric, shots) for shots in results["shots"]]
     rows = [
         (Cell(label(method), strong=method == judged(results)), *(column[i] for column in columns))
         for i, method in enumerate(results["methods"])
@@ -71,8 +71,8 @@ def gain_cell(results: Results, method: str, shots: int) -> Cell:
         return Cell(MISSING)
     scale = main_scale(results)
     outcome = gain.get("outcome", "")
-    text = f"{scale.gain(gain['mean'])} {_SIGNS.get(outcome, '')}".strip()
-    return Cell(text, interval(results, gain), tone=_TONES.get(outcome, ""))
+    text = f"{scale.gain(gain['mean'])} {SIGNS.get(outcome, '')}".strip()
+    return Cell(text, interval(results, gain), tone=TONES.get(outcome, ""))
 
 
 def interval(results: Results, gain: dict[str, float | None]) -> str:
@@ -110,8 +110,8 @@ def split_table(results: Results) -> Table:
     """The sizes of every split of both tasks."""
     source, target = results["source"], results["target"]
     rows = (
-        _task_row("source", source, "train", "trained on"),
-        _task_row("target", target, "pool", "few-shot sets drawn from"),
+        task_row("source", source, "train", "trained on"),
+        task_row("target", target, "pool", "few-shot sets drawn from"),
     )
     return Table(("task", "data", "classes", "training", "validation", "test", "input"), rows, numeric=False)
 
@@ -144,7 +144,7 @@ def protocol_table(results: Results) -> Table:
     return Table(("setting", "value"), tuple((Cell(name), Cell(value)) for name, value in settings), numeric=False)
 
 
-def _metric_column(results: Results, found: Metric, shots: int) -> list[Cell]:
+def metric_column(results: Results, found: Metric, shots: int) -> list[Cell]:
     """One cell a method; the best value, as it is written, is strong unless all are the same."""
     scale = scale_of(results, found.key)
     values = [mean(results, method, shots, found.key) for method in results["methods"]]
@@ -168,7 +168,7 @@ def _change(write, new: float | None, old: float | None) -> Cell:
     return Cell(write(new - old))
 
 
-def _task_row(kind: str, task: Results, size: str, note: str) -> tuple[Cell, ...]:
+def task_row(kind: str, task: Results, size: str, note: str) -> tuple[Cell, ...]:
     classes = task.get("classes")
     shape = "×".join(str(side) for side in task.get("input") or ())
     sizes = [task.get(key) for key in (size, "valid", "test")]

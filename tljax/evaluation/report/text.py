@@ -4,8 +4,9 @@ import textwrap
 from collections.abc import Sequence
 
 from tljax.evaluation.report.blocks import Cell, Table, Verdict, one_line
-from tljax.evaluation.report.document import at_main_shots, table_note
-from tljax.evaluation.report.results import Results, check, label, labels_noun, main_scale
+from tljax.evaluation.report.comparison import method_note, method_table
+from tljax.evaluation.report.document import table_note
+from tljax.evaluation.report.results import Results, at_main_shots, check, is_comparison, label, labels_noun, main_scale
 from tljax.evaluation.report.tables import GAIN, main_table, reported_metrics, shots_table
 
 WIDTH = 100
@@ -22,10 +23,16 @@ def render_text(results: Results) -> str:
     """
     check(results)
     verdict = results["verdict"]
+    if is_comparison(results):
+        table = method_table(results)
+        rows, note = [table.head, *(tuple(cell.plain for cell in row) for row in table.rows)], method_note(results)
+    else:
+        rows = [("", *map(label, results["methods"])), *_metric_rows(results), *_shot_rows(results)]
+        note = table_note(results)
     parts = [
         _wrap(f"{results['title']}, {at_main_shots(results)}"),
-        aligned([("", *map(label, results["methods"])), *_metric_rows(results), *_shot_rows(results)]),
-        _wrap(table_note(results).replace(" Best in bold.", "")),
+        aligned(rows),
+        _wrap(note.replace(" Best in bold.", "")),
         _wrap(" ".join(Verdict(verdict["outcome"], str(verdict["sentence"])).parts)),
     ]
     return "\n\n".join(parts) + "\n"

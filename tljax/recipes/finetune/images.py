@@ -1,0 +1,84 @@
+"""Images as a pretrained model wants them: by its preprocessor where there is one, else resized and standardised."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tljax.data import (
+    Dataset,
+    Preprocessor,
+    Source,
+    Standardiser,
+    fit_standardiser,
+    load,
+    load_preprocessor,
+    match_images,
+    standardise,
+)
+from tljax.data.error import DataError
+from tljax.recipes.finetune.settings import FinetuneSettings
+
+
+def preprocessor_in(folder: pathlib.Path) -> Preprocessor | None:
+    """The preprocessor that the model's folder asks for; None where it says nothing of images."""
+    try:
+        return load_preprocessor(folder)
+    except DataError:
+        if (folder / "preprocessor_config.json").is_file():
+            raise
+        return None
+
+
+def load_images(settings: FinetuneSettings, shape: tuple[int, ...], preprocessor: Preprocessor | None) -> Source:
+    """The images of `settings`, as a model takes them that was made for `shape`, (height, width, channels).
+
+    With a preprocessor it alone decides, but for what the options say; else images are resized, brought to the model's
+    channels, and standardised by the training images.
+    """
+    height, width = (settings.image_size or side for side in shape[:2])
+    if preprocessor is not None and settings.image_size:
+        preprocessor = dataclasses.replace(preprocessor, resize=(height, width), crop=None)
+    if preprocessor is not None and settings.mean:
+        preprocessor = dataclasses.replace(preprocessor, mean=settings.mean, std=settings.std)
+    if preprocessor is not None:
+        whole = _whole(settings, lambda spec: load(spec, label=settings.label, prepare=preprocessor))
+        return dataclasses.replace(whole, notes=(*whole.notes, f"images: {preprocessor}"))
+    whole = _whole(settings, lambda spec: load(spec, label=settings.label, size=(height, width)))
+    whole = whole.map(lambda data: match_images(data, height, width, shape[2]))
+    return _standardised(settings, whole, f"images of {height}x{width}x{shape[2]}")
+
+
+def _standardised(settings: FinetuneSettings, whole: Source, what: str) -> Source:
+    if settings.mean:
+        statistics, told = Standardiser(np.array(settings.mean), np.array(settings.std)), "as given"
+    else:
+        statistics, told = fit_standardiser(whole.train.x), "those of the training images"
+    numbers = [", ".join(f"{v:.4g}" for v in np.ravel(values)) for values in statistics]
+    note = f"{what}; mean {numbers[0]} and deviation {numbers[1]}, {told}"
+    whole = whole.map(lambda data: dataclasses.replace(data, x=standardise(data.x, statistics)))
+    return dataclasses.replace(whole, notes=(*whole.notes, note))
+
+
+def _whole(settings: FinetuneSettings, read: Callable[[str], Source]) -> Source:
+    """The data with the parts that were given by name."""
+    whole = read(settings.data)
+    for part in ("valid", "test"):
+        if (spec := getattr(settings, part)) is not None:
+            given = _everything(read(spec), whole.train.classes)
+            replaced: dict[str, Any] = {part: given, "notes": (*whole.notes, f"{part} part: {spec}")}
+            whole = dataclasses.replace(whole, **replaced)
+    return whole
+
+
+def _everything(source: Source, classes: tuple[str, ...]) -> Dataset:
+    """All examples of a source that is one part of another, with that one's classes."""
+    parts = [part for part in (source.train, source.valid, source.test) if part is not None]
+    unknown = [name for name in source.train.classes if name not in classes]
+    if unknown:
+        raise DataError(f"{source.name!r} has classes that the training part lacks: {unknown[:5]}")
+    position = np.array([classes.index(name) for name in source.train.classes], np.int32)
+    x, y = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y"))
+    return Dataset(x, position[y], classes, source.name)
