@@ -15,9 +15,8 @@ def tradeoff_figure(results: Results, theme: Theme) -> Any:
     figure = new_figure(3.4, theme)
     axes = place(figure, 0.65, 0.55, 1.6, 0.15)
     axes.set_xscale("log")
-    axes.margins(x=0.08)
     axes.grid(axis="y")
-    everything = []
+    everything, sizes = [], []
     for method in methods:
         value, half = mean(results, method, shots, scale.metric.key)
         if not is_finite(value):
@@ -29,6 +28,9 @@ def tradeoff_figure(results: Results, theme: Theme) -> Any:
             markeredgecolor=theme.paper, elinewidth=1.6, capsize=2.5, label=label(method),
         )  # fmt: skip
         everything += [y - error, y + error]
+        sizes.append(trained)
+    if sizes:
+        axes.set_xlim(min(sizes) / 1.6, max(sizes) * 1.6)  # one method alone has no span of its own
     axes.set_ylim(limits(np.asarray(everything).tolist(), share=scale.metric.percent))
     axes.set_xlabel("parameters that learn")
     axes.set_ylabel(f"test {scale.metric.label}{', %' if scale.metric.percent else ''}")
