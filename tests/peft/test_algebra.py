@@ -16,6 +16,7 @@ from tljax.peft import (
     concat,
     dare,
     dora,
+    factored,
     full,
     ia3,
     join,
@@ -247,13 +248,19 @@ def test_padding_changes_shapes_and_nothing_else() -> None:
     assert pad_rank(head, 4)["dense/bias"] is head["dense/bias"]
 
 
-def test_swapping_adapters_compiles_once() -> None:
+@pytest.mark.parametrize("evaluation", ["merged", "factored"])
+def test_swapping_adapters_compiles_once(evaluation: str) -> None:
     traces = []
+
+    def apply(params, x):
+        return x @ params["dense"]["kernel"]
 
     @jax.jit
     def outputs(params, adapters, x):
         traces.append(1)
-        return x @ merge(params, adapters)["dense"]["kernel"]
+        if evaluation == "factored":
+            return factored(apply)(params, adapters, x)
+        return apply(merge(params, adapters), x)
 
     x = array(3, 6)
     swaps = [A, B, scaled(A, 3.0), truncate(concat([A, B]), 3)]
