@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from finetune_cases import write_images, write_model, write_sentences
 
+from tljax import peft
 from tljax.checkpoints import load_weights
 from tljax.checkpoints.run import RunError
 from tljax.data.text import load_tokenizer
@@ -92,6 +93,10 @@ def test_the_folder_holds_report_and_model(outcome, places) -> None:
     logits = again.model.apply(again.params, {name: np.asarray(value) for name, value in ids.items()}).logits
     assert logits.shape == (1, 2)
     assert again.config["id2label"] == {"0": "bad", "1": "good"}
+    base = load_pretrained(places[0], num_classes=2)
+    adapters, report = peft.load_adapters(folder / "methods" / "lora" / "adapters", base.model, base.params)
+    assert report.method == "LORA"
+    assert {type(adapter).__name__ for adapter in adapters.values()} == {"LoRA", "Full"}
 
 
 def test_a_complete_run_is_told_again_and_another_refused(outcome, places, monkeypatch: pytest.MonkeyPatch) -> None:

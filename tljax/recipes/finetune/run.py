@@ -7,10 +7,11 @@ from typing import Any
 from tljax.checkpoints.run import write_atomically
 from tljax.evaluation.report import write_report
 from tljax.recipes.finetune.bench import Bench
+from tljax.recipes.finetune.methods import METHODS
 from tljax.recipes.finetune.results import chosen_method, collect
 from tljax.recipes.finetune.settings import FinetuneSettings
 from tljax.recipes.finetune.setup import load_setup
-from tljax.recipes.finetune.stored import write_model
+from tljax.recipes.finetune.stored import write_adapters, write_model
 from tljax.recipes.folder import claim_folder, read_results
 from tljax.recipes.outcome import Outcome, tell
 
@@ -19,7 +20,8 @@ def run_finetune(settings: FinetuneSettings, *, show: bool = True) -> Outcome:
     """Do what `settings` say, in its run folder; continue there if it was begun before.
 
     The folder gets results.json, report.html, report.md, for each method ``methods/NAME/learnt.safetensors``, which is
-    what has to be stored for the task, and the model of the best method in ``model/``.
+    what has to be stored for the task, and ``adapters/`` there, a folder of Hugging Face peft, where the method has
+    adapters that its format can hold; and the model of the best method in ``model/``.
 
     Raises:
       RunError: the folder holds a run of other settings, or cannot be written to.
@@ -51,6 +53,9 @@ def _compute(settings: FinetuneSettings, folder: pathlib.Path, show: bool) -> di
     bench = Bench(settings, setup, folder, show)
     found = {name: bench.run(name) for name in settings.compared}
     results = collect(settings, setup, found)
+    for name in settings.compared:
+        if METHODS[name].adapt is not None:
+            write_adapters(setup, bench.learnt(name), folder / "methods" / name / "adapters")
     best = chosen_method(found)
     said = write_model(setup, bench.learnt(best), folder / "model")
     return results | {"exported": {"method": best, "text": said}}

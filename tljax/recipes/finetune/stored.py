@@ -24,10 +24,9 @@ def write_model(setup: Setup, params: Params, folder: pathlib.Path) -> str:
     beside it in ``head.safetensors``.
     """
     base = merged(params)
-    model, convention = setup.pretrained.model, setup.pretrained.convention
     config = dict(setup.pretrained.config or {}) | _labels(setup.task.train.classes)
     try:
-        export(model, base, folder, config=config, overwrite=True)
+        export(setup.pretrained.model, base, folder, config=config, overwrite=True)
         said = "a folder that transformers loads"
     except KeymapError:
         head = _headless(setup, base)
@@ -36,10 +35,25 @@ def write_model(setup: Setup, params: Params, folder: pathlib.Path) -> str:
         if head:
             save_weights(base["head"], folder / "head.safetensors")
             said += ", and its head in head.safetensors"
-        del model, convention
     for name in BESIDE:
         _copy(setup.folder / name, folder / name)
     return said
+
+
+def write_adapters(setup: Setup, params: Params, folder: pathlib.Path) -> bool:
+    """Write the adapters that are attached to `params` as a folder of Hugging Face peft; whether its format can.
+
+    The head goes with them as a whole module, where transformers has a place for it; else only learnt.safetensors has it.
+    """
+    base, adapters = peft.detach(params)
+    model, whole = setup.pretrained.model, peft.join(adapters, peft.full(base, "head/**"))
+    for these, convention in ((whole, None), (adapters, setup.pretrained.convention)):
+        try:
+            peft.save_adapters(these, folder, model, base, convention=convention, overwrite=True)
+        except (KeymapError, peft.PeftError):
+            continue
+        return True
+    return False
 
 
 def merged(params: Params) -> Params:
