@@ -43,7 +43,7 @@ def write_model(setup: Setup, params: Params, folder: pathlib.Path) -> str:
 def write_adapters(setup: Setup, params: Params, folder: pathlib.Path) -> bool:
     """Write the adapters that are attached to `params` as a folder of Hugging Face peft; whether its format can.
 
-    The head goes with them as a whole module, where transformers has a place for it; else only learnt.safetensors has it.
+    The head goes along as a whole module, where transformers has a place for it; else only learnt.safetensors has it.
     """
     base, adapters = peft.detach(params)
     model, whole = setup.pretrained.model, peft.join(adapters, peft.full(base, "head/**"))
