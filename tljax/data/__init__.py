@@ -10,6 +10,7 @@ from tljax.data.feed import Feed, InTurn, Shuffled, filled, in_turn
 from tljax.data.folder_source import ImageFolder
 from tljax.data.images import Standardiser, fit_standardiser, match_images, resize_images, standardise
 from tljax.data.mixing import cutmix, mixup
+from tljax.data.operations import rand_augment
 from tljax.data.order import batch_indices, batch_positions, fold_seed, shuffled_index
 from tljax.data.preprocessor import Preprocessor, load_preprocessor
 from tljax.data.sentences import Sentences, read_sentences
@@ -55,6 +56,7 @@ __all__ = [
     "load_tokenizer",
     "match_images",
     "mixup",
+    "rand_augment",
     "random_crop",
     "random_flip",
     "read_sentences",

@@ -1,6 +1,6 @@
 """Augmentation of colours: brightness, contrast and saturation, on floats."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,11 @@ def color_jitter(brightness: float = 0.4, contrast: float = 0.4, saturation: flo
     strengths = (brightness, contrast, saturation)
     if not all(0 <= strength <= 1 for strength in strengths):
         raise DataError(f"strengths of color_jitter lie in 0..1; found {strengths}")
-    bases: tuple[Callable[[Array], Array], ...] = (jnp.zeros_like, lambda x: jnp.mean(_grey(x), keepdims=True), _grey)
 
     def one(key: Key, image: Array) -> Array:
-        for own, strength, base in zip(jax.random.split(key, 3), strengths, bases):
+        for own, strength, base in zip(jax.random.split(key, 3), strengths, BASES.values()):
             factor = jax.random.uniform(own, (), image.dtype, 1 - strength, 1 + strength)
-            image = jnp.clip(factor * image + (1 - factor) * base(image), 0, 1)
+            image = blend(image, base(image), factor)
         return image
 
     def augment(key: Key, batch: Batch) -> Batch:
@@ -45,6 +44,25 @@ def color_jitter(brightness: float = 0.4, contrast: float = 0.4, saturation: flo
     return augment
 
 
+def blend(image: Array, base: Array, factor: Array) -> Array:
+    """``f x + (1 - f) base``, cut to 0..1: `base` at 0, the image at 1, further away from `base` above.
+
+    >>> blend(jnp.array([0.5]), jnp.array([0.25]), jnp.array(2.0)).tolist()
+    [0.75]
+    """
+    return jnp.clip(factor * image + (1 - factor) * base, 0, 1)
+
+
 def _grey(image: Array) -> Array:
-    """`[H, W, 1]`."""
+    """`[H, W, 1]`; an image of one channel is grey itself."""
+    if image.shape[2] == 1:
+        return image
     return jnp.sum(image * jnp.array(_LUMA, image.dtype)[None, None], axis=-1, keepdims=True)
+
+
+BASES: Mapping[str, Callable[[Array], Array]] = {
+    "brightness": jnp.zeros_like,
+    "contrast": lambda image: jnp.mean(_grey(image), keepdims=True),
+    "saturation": _grey,
+}
+"""What an image `[H, W, C]` is blended with."""
