@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -48,14 +48,14 @@ def evaluate(
     """
     streamed = isinstance(data, ExampleStream)
     batch, classes = _unpack(data.sample() if streamed else data)
-    size = _size(batch, batch_size)
+    _size(batch, batch_size)
     width = _width(model, params, batch.x)
     metric = metrics or _default(batch.y, width)
     if metrics is None:
         _check_labels(batch, width)
     program = _program(model.apply, metric)
     sums = program.init()
-    with in_turn(data, batch_size) if streamed else nullcontext(_batches(batch, size, batch_size)) as parts:
+    with _parts(data if streamed else batch, batch_size) as parts:
         for part in parts:
             sums = program.update(sums, params, part)
     classes = data.classes if streamed else classes
@@ -66,6 +66,9 @@ def evaluate(
 def predict(model: Model, params: Params, x: Any, *, batch_size: int = 256) -> Output:
     """The logits `[N, C]` and the features `[N, D]` of all of `x`, in evaluation mode.
 
+    `x` is arrays `[N, ...]`, or a stream (`tl.data.stream`; of unlabelled examples with `y=None`). Only the outputs are
+    held in memory.
+
     Raises:
         EvaluationError: no examples, or leaves of `x` of different lengths.
 
@@ -74,15 +77,13 @@ def predict(model: Model, params: Params, x: Any, *, batch_size: int = 256) -> O
     >>> predict(model, {}, jnp.arange(5.0)[:, None], batch_size=2).features.ravel().tolist()
     [0.0, 2.0, 4.0, 6.0, 8.0]
     """
-    batch = Batch(jax.tree.map(jnp.asarray, x))
-    size = _size(batch, batch_size)
-    forward = _forward(model.apply)
-    parts = []
-    for part in _batches(batch, size, batch_size):
-        output = forward(params, part.x)
-        real = np.asarray(part.weight) > 0
-        parts.append([np.asarray(leaf)[real] for leaf in (output.logits, output.features)])
-    logits, features = (jnp.asarray(np.concatenate(leaves)) for leaves in zip(*parts))
+    forward, outputs = _forward(model.apply), []
+    with _parts(x if isinstance(x, ExampleStream) else Batch(jax.tree.map(jnp.asarray, x)), batch_size) as parts:
+        for part in parts:
+            output = forward(params, part.x)
+            real = np.asarray(part.weight) > 0
+            outputs.append([np.asarray(leaf)[real] for leaf in (output.logits, output.features)])
+    logits, features = (jnp.asarray(np.concatenate(leaves)) for leaves in zip(*outputs))
     return Output(logits, features)
 
 
@@ -103,6 +104,14 @@ def _program(apply: Callable[..., Output], metric: Metric) -> _Program:
 @functools.lru_cache(maxsize=64)
 def _forward(apply: Callable[..., Output]) -> Callable[[Params, Any], Output]:
     return jax.jit(lambda params, x: apply(params, x, train=False))
+
+
+def _parts(data: Batch | ExampleStream, batch_size: int) -> AbstractContextManager[Iterator[Batch]]:
+    """All examples once, in batches of one size; raises where there are none, or the axes do not match."""
+    if isinstance(data, ExampleStream):
+        _size(data.examples([0]), batch_size)
+        return in_turn(data, batch_size)
+    return nullcontext(_batches(data, _size(data, batch_size), batch_size))
 
 
 def _batches(data: Batch, size: int, batch_size: int) -> Iterator[Batch]:
