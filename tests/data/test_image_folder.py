@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tljax.data import DataError, load
+from tljax.data import DataError, ImageFolder, Preprocessor, load
 from tljax.data.folder import read_folder
 
 RNG = np.random.default_rng(0)
@@ -77,6 +77,17 @@ def test_a_class_may_be_called_train(files: SimpleNamespace, tmp_path: Path) -> 
     for name in ("car", "train"):
         files.image(tmp_path / name / "1.png", files.pixels[0])
     assert read_folder(tmp_path).classes == ("car", "train")
+
+
+def test_a_folder_is_prepared_as_a_model_wants_it(files: SimpleNamespace, tmp_path: Path) -> None:
+    for i in range(12):
+        size = (9 + i % 3, 8, 3)
+        files.image(tmp_path / "abc"[i % 3] / f"{i}.png", RNG.integers(0, 256, size, np.uint8))
+    preprocessor = Preprocessor(resize=8, crop=(6, 6), mean=(0.5,) * 3, std=(0.25,) * 3)
+    source, images = load(tmp_path, prepare=preprocessor), ImageFolder(tmp_path, preprocessor)
+    assert source.train.x.shape[1:] == (6, 6, 3)
+    pairs = [pair for part in (source.train, source.test) for pair in zip(part.x, part.y)]
+    assert sorted((x.tobytes(), y) for x, y in pairs) == sorted((x.tobytes(), y) for x, y in images)
 
 
 def test_bad_folders(files: SimpleNamespace, tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def test_a_streamed_run_is_the_run_in_memory_bit_for_bit(in_memory):
 
 def test_worker_processes_change_nothing_and_end_with_the_run(in_memory):
     pytest.importorskip("grain")
-    assert alike(streamed(workers=2), in_memory)
+    train = stream(Pairs(X[:30], Y[:30]), workers=2)
+    assert alike(run(train, (X[30:], Y[30:])), in_memory)
     assert not multiprocessing.active_children()
 
 
@@ -91,11 +92,15 @@ def test_a_subset_is_a_smaller_set(in_memory):
     assert alike(run(stream(whole, subset=range(30)), stream(whole, subset=np.arange(30, 40))), in_memory)
 
 
+# Both parts have workers here, each of which takes seconds to start.
+WORKERS_TOO = pytest.param(11, 2, marks=pytest.mark.slow)
+
+
 class Stop(Exception):  # noqa: N818
     pass
 
 
-@pytest.mark.parametrize(("step", "workers"), [(1, 0), (11, 2), (24, 0)])
+@pytest.mark.parametrize(("step", "workers"), [(1, 0), (24, 0), WORKERS_TOO])
 def test_a_run_that_broke_off_goes_on_as_if_it_had_not(tmp_path, step, workers):
     whole = streamed(log_every=1)
 
@@ -116,7 +121,7 @@ def test_other_data_are_another_run(tmp_path):
         run(stream(Pairs(X[:29], Y[:29])), stream(Pairs(X[30:], Y[30:])), run_dir=tmp_path)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_what_cannot_be_read_is_named_and_the_workers_end(workers):
     train = stream(Pairs(X, Y, broken={17}), workers=workers, name="pets")
     with pytest.raises(DataError, match=r"pets: example 17 cannot be read \(OSError: file 17.png is damaged\)"):
