@@ -46,6 +46,39 @@ def test_an_error_is_one_message_and_a_status(tmp_path: pathlib.Path, capsys: py
     assert "Traceback" not in captured.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["trasfer"], "trasfer: did you mean transfer?"),
+        (["adapters", "exprt", "x"], "exprt: did you mean export?"),
+        (["transfer", "--stepz", "3"], "--stepz: did you mean --steps"),
+        (["finetune", "--modle=x", "--data", "y"], "--modle: did you mean --model"),
+        (["convert", "a.npz", "b.pt", "--forse"], "--forse: did you mean --force?"),
+    ],
+)
+def test_a_wrong_name_gets_the_nearest(arguments: list[str], hint: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_nothing_near_gives_no_hint(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["inspect", "x", "--zzzzzz"])
+    error = capsys.readouterr().err
+    assert "unrecognized arguments: --zzzzzz" in error
+    assert "did you mean" not in error
+
+
+def test_an_interrupt_while_jax_is_imported_is_one_line(tmp_path: pathlib.Path) -> None:
+    """The import is one that waits and interrupts itself, as the time of the real one is nobody's to rely on."""
+    (tmp_path / "jax.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([*COMMAND, "models"], capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "tljax: interrupted\n")
+
+
 def test_debug_shows_the_traceback(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         main(["transfer", "--source", "nowhere.npz", "--run-dir", str(tmp_path), "--debug"])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from tljax import __version__
 from tljax.commands.finetune import add_finetune
 from tljax.commands.merging import add_merging
+from tljax.commands.options import Parser
 from tljax.commands.transfer import add_transfer
 from tljax.commands.weights import add_weights
 
@@ -18,12 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Traceback (most recent call last):
     SystemExit: 0
     """
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    if not hasattr(options, "command"):
-        parser.print_help()
-        return 0
-    return _guarded(lambda: options.command(options), debug=options.debug)
+    try:
+        parser = build_parser()
+        options = parser.parse_args(arguments)
+        if not hasattr(options, "command"):
+            parser.print_help()
+            return 0
+        return _guarded(lambda: options.command(options), debug=options.debug)
+    except KeyboardInterrupt:  # before the command began: jax takes its time to import
+        return _fail("tljax: interrupted", 130)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     >>> build_parser().parse_args(["transfer", "--shots", "1,5"]).shots
     (1, 5)
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tljax",
         description="Transfer learning in JAX: graft a pretrained model, adapt it, tell whether transfer helped.",
         epilog="`tljax COMMAND --help` describes a command.",

@@ -197,7 +197,7 @@ def test_regression_reads_too():
 def test_inputs_that_do_not_fit_the_model_are_told_as_such() -> None:
     model = mlp((4,), num_classes=2)
     params = model.init(jax.random.key(0), np.zeros((1, 3), np.float32))
-    with pytest.raises(EvaluationError, match=r"mlp with these parameters cannot take inputs \[N, 5\]"):
+    with pytest.raises(EvaluationError, match=r"mlp with these parameters cannot take inputs float32\[N, 5\]"):
         evaluate(model, params, (np.zeros((2, 5), np.float32), np.zeros(2, np.int32)))
 
 

@@ -3,32 +3,18 @@
 The golden file holds their outputs; their weights are made from their names. See tests/golden/make_conv_models.py.
 """
 
-import importlib.util
 import json
-import pathlib
-import sys
 
 import jax
 import numpy as np
 import pytest
+from golden_files import GOLDEN, script, write_case
 
 import tljax as tl
 from tljax.checkpoints import open_weights, read_weights
 from tljax.checkpoints.convention import match_convention
 from tljax.models.recognition import recognise
 from tljax.tree import named_leaves
-
-GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
-
-
-def script(name):
-    """A module of the golden folder, which is no package."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, GOLDEN / f"{name}.py")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
 
 STORED = np.load(GOLDEN / "conv_models.npz")
 CASES = list(dict.fromkeys(name.split("/")[0] for name in STORED))
@@ -64,13 +50,7 @@ def everyday(cases):
 
 
 def written(case, folder):
-    """The checkpoint of `case` as its project would have saved it, and its leaves."""
-    about = json.loads(str(STORED[f"{case}/about"]))
-    flat = script("made_weights").made_weights(about["shapes"])
-    tl.save_weights(flat, folder / "model.safetensors", separator=".")
-    if about["config"]:
-        (folder / "config.json").write_text(json.dumps(about["config"]))
-    return flat, about
+    return write_case(STORED, case, folder)
 
 
 @pytest.mark.parametrize("case", everyday(CASES))

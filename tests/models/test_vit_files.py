@@ -3,16 +3,14 @@
 The golden file holds their outputs; their weights are made from their names. See tests/golden/make_vit_models.py.
 """
 
-import importlib.util
 import json
-import pathlib
-import sys
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_files import GOLDEN, script, write_case
 
 import tljax as tl
 from tljax.checkpoints import open_weights, read_weights
@@ -25,17 +23,7 @@ from tljax.models.vit_positions import position_rules, prefixes
 from tljax.tree import count, from_named, leaf_names, map_named, named_leaves, position_grid, select
 from tljax.tree.report import GraftError
 
-GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 KEY = jax.random.key(0)
-
-
-def script(name):
-    """A module of the golden folder, which is no package."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, GOLDEN / f"{name}.py")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 STORED = np.load(GOLDEN / "vit_models.npz")
@@ -60,13 +48,7 @@ OPTIONS = {
 
 
 def written(case, folder):
-    """The checkpoint of `case` as its project would have saved it, and its leaves."""
-    about = json.loads(str(STORED[f"{case}/about"]))
-    flat = script("made_weights").made_weights(about["shapes"])
-    tl.save_weights(flat, folder / "model.safetensors", separator=".")
-    if about["config"]:
-        (folder / "config.json").write_text(json.dumps(about["config"]))
-    return flat, about
+    return write_case(STORED, case, folder)
 
 
 def wrong(a, b):

@@ -1,14 +1,13 @@
 """Folders of peft for tests: the golden cases written to disk, and the tiny bases that they adapt."""
 
 import functools
-import importlib.util
 import json
 import pathlib
-import sys
 import tempfile
 
 import jax.numpy as jnp
 import numpy as np
+from golden_files import GOLDEN, script
 
 from tljax.checkpoints import save_weights
 from tljax.models import load_pretrained
@@ -16,17 +15,7 @@ from tljax.models.bert import Encoder
 from tljax.models.bert_names import from_config
 from tljax.models.bert_sizes import sizes_of
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 STORED = np.load(GOLDEN / "peft_folders.npz")
-
-
-def script(name):
-    """A module of the golden folder, which is no package."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, GOLDEN / f"{name}.py")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 made = script("made_weights")

@@ -63,7 +63,7 @@ def wide(value):
         ((np.array([object()] * 16), Y), "inputs must be numbers; found dtype object"),
         (([[1.0], [1.0, 2.0]], [0, 1]), "inputs are no rectangular array"),
         ((np.float32(1), np.int32(1)), "found a single number"),
-        ((X[:, :4], Y), r"tanh net cannot take inputs float32\[N, 4\]: "),
+        ((X[:, :4], Y), r"tanh net with these parameters cannot take inputs float32\[N, 4\]: "),
         ({"target": (X, Y)}, r"reads the streams 'train'; train has 'target': give a dict"),
     ],
 )  # fmt: skip
@@ -80,7 +80,7 @@ def test_training_data_that_cannot_be_used(train, message):
         ((X[:0], Y[:0]), "the validation data needs inputs, at least one"),
         ((X, None), "the validation data need labels"),
         ((X, Y.astype(np.float32)), "the validation labels of tanh net are float32"),
-        ((X[:, :3], Y), r"tanh net cannot take inputs float32\[N, 3\] of the validation data"),
+        ((X[:, :3], Y), r"tanh net with these parameters cannot take inputs float32\[N, 3\] of the validation data"),
     ],
 )
 def test_validation_data_that_cannot_be_used(valid, message):

@@ -49,7 +49,7 @@ def evaluate(
     streamed = isinstance(data, ExampleStream)
     batch, classes = _unpack(data.sample() if streamed else data)
     _size(batch, batch_size)
-    width = _width(model, params, batch.x)
+    width = outputs_of(model, params, batch.x)
     metric = metrics or _default(batch.y, width)
     if metrics is None:
         _check_labels(batch, width)
@@ -163,15 +163,34 @@ def _size(data: Batch, batch_size: int) -> int:
     return size
 
 
-def _width(model: Model, params: Params, x: Any) -> int:
-    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), x)
+def outputs_of(model: Model, params: Params, x: Any, whose: str = "", error: type[TljaxError] = EvaluationError) -> int:
+    """How many outputs the model has for inputs like `x`, without running it.
+
+    Args:
+        whose: what the message of a failure says after the shapes.
+        error: what is raised where the model cannot take such inputs.
+
+    >>> model = Model(init=lambda key, x: {}, apply=lambda p, x, **_: Output(x[:, :2], x))
+    >>> outputs_of(model, {}, jnp.ones((5, 3)))
+    2
+    """
+    sample = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2, *a.shape[1:]), a.dtype), x)
     try:
-        return jax.eval_shape(lambda p, x: model.apply(p, x, train=False), params, one).logits.shape[-1]
+        return jax.eval_shape(lambda p, x: model.apply(p, x, train=False), params, sample).logits.shape[-1]
     except TljaxError:
         raise
-    except Exception as error:  # whatever a model's own code raises when the shapes do not fit
-        shapes = ", ".join(f"[N, {', '.join(map(str, leaf.shape[1:]))}]" for leaf in jax.tree.leaves(x))
-        raise EvaluationError(f"{model.name} with these parameters cannot take inputs {shapes}: {error}") from error
+    except Exception as found:  # whatever a model's own code raises when the shapes do not fit
+        shapes = ", ".join(shape_text(leaf) for leaf in jax.tree.leaves(x))
+        raise error(f"{model.name} with these parameters cannot take inputs {shapes}{whose}: {found}") from found
+
+
+def shape_text(array: Any) -> str:
+    """The type of an array of examples, whatever their number.
+
+    >>> shape_text(jnp.ones((5, 3)))
+    'float32[N, 3]'
+    """
+    return f"{array.dtype}[{', '.join(['N', *map(str, array.shape[1:])])}]"
 
 
 def _default(labels: Array, width: int) -> Metric:

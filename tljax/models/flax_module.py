@@ -1,6 +1,6 @@
 """Any Flax Linen module as a `Model`."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +24,7 @@ from tljax.models.wrapping import (
     jit_init,
     origin,
     place,
+    wrapped,
 )
 from tljax.tree import map_named, named_leaves
 from tljax.types import STATE_KEY, Key, Model, Output, Params, is_state
@@ -107,18 +108,10 @@ def wrap_linen(
     def init(key: Key, x: Any) -> Params:
         return jitted(key, _spec(x))
 
-    def apply(
-        params: Params,
-        x: Any,
-        *,
-        train: bool = False,
-        key: Key | None = None,
-        frozen: Collection[str] = frozenset(),
-    ) -> Output:
-        return _apply(module, layout_of(_spec(x)), params, x, train, key, frozenset(frozen))
+    def run(params: Params, x: Any, train: bool, key: Key | None, frozen: frozenset[str]) -> Output:
+        return _apply(module, layout_of(_spec(x)), params, x, train, key, frozen)
 
-    facts: dict[str, Any] = {} if groups is None else {"groups": groups}
-    return Model(init, apply, name=name or type(module).__name__, **facts)
+    return wrapped(init, run, name or type(module).__name__, groups)
 
 
 def _apply(

@@ -1,9 +1,8 @@
 """Any Flax NNX module as a `Model`."""
 
-from collections.abc import Collection
 from typing import Any
 
-from tljax.models.wrapping import ModelError, jit_init
+from tljax.models.wrapping import ModelError, jit_init, wrapped
 from tljax.types import Key, Model, Output, Params
 
 
@@ -66,15 +65,7 @@ def from_nnx(
         graph(x)
         return jitted(key)
 
-    def apply(
-        params: Params,
-        x: Any,
-        *,
-        train: bool = False,
-        key: Key | None = None,
-        frozen: Collection[str] = frozenset(),
-    ) -> Output:
-        return nnx_graph.run(graph(x), params, x, train, key, frozenset(frozen))
+    def run(params: Params, x: Any, train: bool, key: Key | None, frozen: frozenset[str]) -> Output:
+        return nnx_graph.run(graph(x), params, x, train, key, frozen)
 
-    facts: dict[str, Any] = {} if groups is None else {"groups": groups}
-    return Model(init, apply, name=name or nnx_graph.class_name(module), **facts)
+    return wrapped(init, run, name or nnx_graph.class_name(module), groups)

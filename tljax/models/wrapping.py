@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.tree import nearest
-from tljax.types import STATE_KEY, Key, Output, Params, TljaxError, is_state
+from tljax.types import STATE_KEY, Key, Model, Output, Params, TljaxError, is_state
 
 Path = tuple[str, ...]
 
@@ -135,6 +135,28 @@ def jit_init(initial: Callable[..., Params]) -> Callable[..., Params]:
         return (quick if jax.default_backend() == "cpu" and not inside else plain)(key, static)
 
     return init
+
+
+def wrapped(
+    init: Callable[[Key, Any], Params],
+    run: Callable[[Params, Any, bool, Key | None, frozenset[str]], Output],
+    name: str,
+    groups: tuple[str, ...] | None,
+) -> Model:
+    """The `Model` that begins with `init` and runs as `run(params, x, train, key, frozen)`."""
+
+    def apply(
+        params: Params,
+        x: Any,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        frozen: Collection[str] = frozenset(),
+    ) -> Output:
+        return run(params, x, train, key, frozenset(frozen))
+
+    facts: dict[str, Any] = {} if groups is None else {"groups": groups}
+    return Model(init, apply, name=name, **facts)
 
 
 def mode_arguments(call: Callable[..., Any], train: bool) -> dict[str, bool]:

@@ -82,7 +82,8 @@ def cross_entropy(*, label_smoothing: float = 0.0, class_weights: Weights | None
         elif class_weights is not None:
             under = jnp.take(_class_weights(class_weights, widened(logits), "class_weights")[0], labels, mode="clip")
         loss = ratio_of_sums(losses, under, batch.weight)
-        hits = (jnp.argmax(logits, axis=-1) == true).astype(losses.dtype)
+        guess = jnp.argmax(logits, axis=-1)  # int64 under x64, whatever the labels are
+        hits = (guess == true.astype(guess.dtype)).astype(losses.dtype)
         return loss, _metrics(stream, "cross_entropy", loss, _shown(hits, losses), batch.weight)
 
     return stateless(value, text, stream)

@@ -44,3 +44,13 @@ def widened(x: Array) -> Array:
     """
     x = jnp.asarray(x)
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
+def added(*parts: Array) -> Array:
+    """The sum of scalars, in float64 where one of them is: losses and penalties may differ in precision.
+
+    >>> print(added(jnp.float32(1), jnp.float32(2)))
+    3.0
+    """
+    dtype = jnp.float64 if any(part.dtype == jnp.float64 for part in parts) else jnp.float32
+    return sum((part.astype(dtype) for part in parts[1:]), parts[0].astype(dtype))

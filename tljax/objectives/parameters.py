@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from tljax.objectives.describe import describe
-from tljax.objectives.mean import widened
+from tljax.objectives.mean import added, widened
 from tljax.objectives.term import Metrics, Owned, Scene, Term
 from tljax.tree import Selector, Spec, named_leaves, nearest, select
 from tljax.types import Array, Key, Params, TljaxError, is_state
@@ -52,12 +52,14 @@ def l2_sp(start: Params, *, where: Spec = "backbone/**", head_decay: float = 1.0
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         anchors = owned.state
-        value = jnp.zeros((), jnp.float32)
+        parts = [jnp.zeros((), jnp.float32)]
         for name, leaf in _trained(scene.params).items():
+            wide = widened(leaf)
             if name in anchors:
-                value += _half_square(widened(leaf) - widened(anchors[name]))
+                parts.append(_half_square(wide - anchors[name].astype(wide.dtype)))
             elif head_decay:
-                value += head_decay * _half_square(widened(leaf))
+                parts.append(head_decay * _half_square(wide))
+        value = added(*parts)
         return value, anchors, {"l2_sp": value}
 
     return Term(apply, init, text, streams=())

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax.evaluation import Metric, classification, multilabel, regression
+from tljax.evaluation.evaluate import outputs_of, shape_text
 from tljax.training.inputs import FitError
 from tljax.training.program import score
 from tljax.tree import nearest
-from tljax.types import Batch, Model, Params, TljaxError
+from tljax.types import Batch, Model, Params
 
 LESS_IS_BETTER = ("loss", "nll", "brier", "ece", "mae", "mse", "rmse")
 MORE_IS_BETTER = ("accuracy", "exact_match", "precision", "recall", "f1", "auroc", "r2")
@@ -40,7 +41,7 @@ def choose_monitor(
     their labels are. `metric`, `name`, `minimize`: the caller's choice, or None.
     """
     x, y = train
-    width = _outputs(model, params, x, "")
+    width = outputs_of(model, params, x, error=FitError)
     if metric is None and y is not None:
         kind = _kind(y, task)
         _check_labels(kind, y, width, f"the training labels of {model.name}")
@@ -51,7 +52,7 @@ def choose_monitor(
         return None
     if metric is None:
         raise FitError("the training data have no labels, so say what to evaluate: metric=...")
-    _outputs(model, params, jax.tree.map(lambda a: a[0], valid.x), " of the validation data")
+    outputs_of(model, params, jax.tree.map(lambda a: a[0], valid.x), " of the validation data", FitError)
     known = _numbers(model, metric, params, valid)
     if name is None:
         usual = [number for number in known if number in USUAL or len(known) == 1]
@@ -65,17 +66,6 @@ def choose_monitor(
             + (f". Did you mean {close[0]!r}?" if close else "")
         )
     return Monitor(metric, name, _sign(name, minimize))
-
-
-def _outputs(model: Model, params: Params, x: Any, whose: str) -> int:
-    sample = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2, *a.shape[1:]), a.dtype), x)
-    try:
-        return jax.eval_shape(model.apply, params, sample).logits.shape[-1]
-    except TljaxError:
-        raise
-    except Exception as error:  # whatever a model's own code raises when the shapes do not fit
-        shapes = ", ".join(_shape_text(a) for a in jax.tree.leaves(x))
-        raise FitError(f"{model.name} cannot take inputs {shapes}{whose}: {error}") from error
 
 
 def _kind(y: Any, task: str | None) -> str:
@@ -98,20 +88,16 @@ def _check_labels(kind: str, y: Any, width: int, what: str) -> None:
     if kind != "classes":
         if (y.shape[1:] or (1,)) != (width,):
             raise FitError(
-                f"{what} are {_shape_text(y)}, and it has {width} outputs: expected [N, {width}]. For classes give "
+                f"{what} are {shape_text(y)}, and it has {width} outputs: expected [N, {width}]. For classes give "
                 "integers, as y.astype('int32'); for other labels metric=..."
             )
     elif y.ndim != 1 or jnp.issubdtype(y.dtype, jnp.floating):
-        raise FitError(f"{what} are {_shape_text(y)}; expected classes, integers [N]")
+        raise FitError(f"{what} are {shape_text(y)}; expected classes, integers [N]")
     elif int(y.min()) < 0 or int(y.max()) >= width:
         raise FitError(
             f"{what} go from {y.min()} to {y.max()}, and it has {width} outputs: expected 0..{width - 1}. For labels "
             "that are no classes give metric=..."
         )
-
-
-def _shape_text(array: Any) -> str:
-    return f"{array.dtype}[{', '.join(['N', *map(str, array.shape[1:])])}]"
 
 
 @functools.cache  # equal arguments give the same metric, so that what is compiled for it is found again

@@ -1,35 +1,16 @@
-"""Arguments of the wrong kind, and runs that begin from restored parameters."""
+"""A run is the same run wherever its parameters came from."""
 
 import pathlib
 
-import flax.linen as nn
 import jax
 import numpy as np
 import optax
-import pytest
 
 import tljax as tl
-from tljax.training import FitError
 
 X = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
 Y = (X[:, 0] > 0).astype("int32")
 MODEL = tl.models.mlp((4,), num_classes=2)
-GOOD = {"model": MODEL, "objective": tl.cross_entropy(), "plan": tl.plan(), "optimizer": optax.adam(0.01)}
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"model": nn.Dense(2)}, r"tl\.from_flax\(module\); found Dense"),
-        ({"objective": lambda p: 0.0}, "the objective should be a term.*found function"),
-        ({"plan": "backbone/**"}, "the plan should be a plan.*found str"),
-        ({"optimizer": "adam"}, r"one of optax, as optax\.adamw\(1e-3\); found 'adam'"),
-    ],
-)
-def test_arguments_of_another_kind(wrong: dict, message: str) -> None:
-    arguments = GOOD | wrong
-    with pytest.raises(FitError, match=message):
-        tl.fit(**arguments, params=MODEL.init(jax.random.key(0), X), train=(X, Y), steps=1, progress=False)
 
 
 def test_a_run_is_recognised_wherever_its_parameters_were(tmp_path: pathlib.Path) -> None:
