@@ -324,6 +324,26 @@ def test_a_pooling_of_ones_own_goes_before_the_folders(golden, tmp_path):
         load_pretrained(tmp_path / "in", pool="mean")
 
 
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_an_encoder_that_was_written_pools_as_before(pool, tmp_path):
+    model = bert(pool=pool, normalize=pool == "cls", **TINY)
+    params = made_params(model)
+    export(model, params, tmp_path / "out", convention="transformers-base")
+    assert pooling(tmp_path / "out") == pool
+    kinds = [module["type"].rsplit(".")[-1] for module in json.loads((tmp_path / "out/modules.json").read_text())]
+    assert kinds == ["Transformer", "Pooling", *(["Normalize"] if pool == "cls" else [])]
+    loaded = load_pretrained(tmp_path / "out", normalize=pool == "cls", dropout=0.0)
+    assert f"pool='{pool}'" in loaded.report.recognised
+    x = {"ids": IDS, "mask": (IDS != 0).astype(np.int32)}
+    np.testing.assert_array_equal(loaded.model.apply(loaded.params, x).features, model.apply(params, x).features)
+
+
+def test_the_pooler_of_bert_is_nothing_for_sentence_transformers(tmp_path):
+    model = bert(**TINY)
+    export(model, made_params(model), tmp_path / "out", convention="transformers-base")
+    assert not (tmp_path / "out/modules.json").exists()
+
+
 def test_leaves_have_the_names_of_a_keymap():
     params = jax.eval_shape(bert("tiny").init, KEY, IDS)
     assert {"backbone/block_01/attention/query/kernel", "head/bias"} <= set(leaf_names(params))

@@ -81,6 +81,8 @@ class Keymap:
     config: Mapping[str, Any] | None = None
     """What config.json says of the model under this convention. A value that is a function is called with the exported
     leaves and the further entries that `export` was given: see `size`."""
+    beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Further JSON files of a folder under this convention, by their names in it."""
 
     def __post_init__(self) -> None:
         for rule in self.rules:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from tljax.checkpoints.keymap import Keymap, Rule, size
 from tljax.checkpoints.layers import dense, embedding, norm
+from tljax.models.bert_pooling import sentence_files
 from tljax.models.bert_sizes import STYLES, Sizes
 from tljax.models.family import Found, Shapes, label_config, labels_in
 from tljax.models.wrapping import ModelError
@@ -42,7 +43,13 @@ def keymaps(sizes: Sizes, num_classes: int) -> dict[str, Keymap]:
     as_there = sizes.pool == "pooler" and not sizes.normalize
     maps = {
         "transformers": Keymap(whole, (), _ignored(f"{style}."), labelled if as_there else None),
-        "transformers-base": Keymap(base, (), _ignored(""), config | {"architectures": [f"{name}Model"]}),
+        "transformers-base": Keymap(
+            base,
+            (),
+            _ignored(""),
+            config | {"architectures": [f"{name}Model"]},
+            beside=sentence_files(sizes.pool, sizes.width, sizes.normalize),
+        ),
     }
     if style == "bert":
         maps["transformers-2018"] = Keymap(tuple(map(_renamed_norm, whole)), (), _ignored("bert."))

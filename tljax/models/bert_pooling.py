@@ -11,6 +11,7 @@ from tljax.models.family import Beside
 from tljax.models.wrapping import ModelError
 
 _POOLING = "1_Pooling/config.json"
+_MODES = {"mean_tokens": "mean", "cls_token": "cls"}
 
 
 def pooling(folder: str | os.PathLike[str]) -> str:
@@ -31,7 +32,7 @@ def pooling(folder: str | os.PathLike[str]) -> str:
     config = _json(path, dict)
     modes = [key.removeprefix("pooling_mode_") for key, on in config.items() if "pooling_mode_" in key and on is True]
     modes += [config["pooling_mode"]] if "pooling_mode" in config else []
-    found = {"mean_tokens": "mean", "cls_token": "cls"}.get(modes[0], modes[0]) if len(modes) == 1 else None
+    found = _MODES.get(modes[0], modes[0]) if len(modes) == 1 else None
     if found not in ("mean", "cls"):
         raise ModelError(
             f"'{path}' pools by {', '.join(map(str, modes)) or 'nothing'}; expected mean or cls, or write pool="
@@ -57,6 +58,23 @@ def sentence_encoder(folder: pathlib.Path, given: Collection[str]) -> Beside:
         elif kind not in ("Transformer", "Pooling", "Normalize", "Dropout"):
             notes.append(f"modules.json has a module {kind} after the encoder, which is not read")
     return Beside(pool, (_POOLING,) if pool else (), tuple(notes))
+
+
+def sentence_files(pool: str, width: int, normalize: bool) -> dict[str, Any]:
+    """The files beside an encoder by which sentence-transformers, and `sentence_encoder`, know how it pools.
+
+    >>> sorted(sentence_files("mean", 384, False)), sentence_files("pooler", 384, False)
+    (['1_Pooling/config.json', 'modules.json'], {})
+    """
+    if pool not in _MODES.values():
+        return {}  # the dense layer of BERT's own pooler is part of the encoder there
+    modes = {f"pooling_mode_{mode}": name == pool for mode, name in _MODES.items()}
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
+    modules = [
+        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
+        for i, kind in enumerate(kinds)
+    ]
+    return {_POOLING: {"word_embedding_dimension": width} | modes, "modules.json": modules}
 
 
 def _json(path: pathlib.Path, kind: type[dict] | type[list]) -> Any:

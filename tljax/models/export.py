@@ -34,7 +34,8 @@ def export(
       model: a model with `keymaps`.
       params: its parameters, adapters merged.
       path: the folder for "huggingface", else the file.
-      format: "huggingface" writes model.safetensors and config.json; "safetensors" and "torch" one file.
+      format: "huggingface" writes model.safetensors and config.json, and for a text encoder that pools by "mean" or
+        "cls" what sentence-transformers needs to do so; "safetensors" and "torch" one file.
       convention: which keymap; by default the only one, or for "huggingface" the first that transformers reads. One
         without a head, such as "transformers-base", leaves the head out.
       config: further entries of config.json, as ``Pretrained.config``; what the keymap says of the architecture goes
@@ -68,7 +69,8 @@ def export(
     flat = keymap.bind(leaves).export(leaves)
     target = pathlib.Path(path)
     if format == "huggingface":
-        _write_folder(target, flat, _config(keymap, flat, config or {}, name), overwrite, max_shard_size)
+        files = {"config.json": _config(keymap, flat, config or {}, name), **keymap.beside}
+        _write_folder(target, flat, files, overwrite, max_shard_size)
         return
     separator = "/" if any("/" in leaf for leaf in flat) else "."
     save_weights(flat, target, format=format, separator=separator, max_shard_size=max_shard_size)
@@ -128,7 +130,7 @@ def _float_dtype(flat: Mapping[str, Any]) -> str:
 
 
 def _write_folder(
-    path: pathlib.Path, flat: Mapping[str, Any], config: Mapping[str, Any], overwrite: bool, max_shard_size: int | None
+    path: pathlib.Path, flat: Mapping[str, Any], files: Mapping[str, Any], overwrite: bool, max_shard_size: int | None
 ) -> None:
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path} is a file; expected the name of a folder")
@@ -139,4 +141,6 @@ def _write_folder(
         save_weights(
             flat, folder / "model.safetensors", separator=".", metadata={"format": "pt"}, max_shard_size=max_shard_size
         )
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for name, content in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
