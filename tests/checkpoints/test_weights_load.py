@@ -358,3 +358,19 @@ def test_opening_reads_no_array(tmp_path):
     assert file.report.leaves == 3
     with pytest.raises(CheckpointError, match="the file changed after its header was read"):
         file.read()
+
+
+def test_links_that_lead_nowhere_are_called_so(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "model.npz").symlink_to(tmp_path / "gone.npz")
+    for name, target in (("loop", "loop"), ("model.npz", "gone.npz")):
+        with pytest.raises(CheckpointError, match=rf"{name} is a link that leads nowhere: to .*{target}$"):
+            load_weights(tmp_path / name)
+
+
+def test_weights_one_folder_down_are_named(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    save_weights({"a": np.ones(2, np.float32)}, tmp_path / "inner" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"found config.json, inner/.*; give the path of one, as .*inner/model"):
+        load_weights(tmp_path)

@@ -300,3 +300,14 @@ def test_a_lightning_checkpoint(tmp_path):
     weights = read_weights(tmp_path / "a.ckpt")
     assert list(weights.leaves) == ["w"]
     assert weights.report.left_out["callbacks"] == "bookkeeping (2 arrays)"
+
+
+def test_views_that_share_memory_or_are_conjugated_lazily(tmp_path):
+    base = torch.arange(12.0).reshape(3, 4)
+    turned = torch.complex(base, base + 1)
+    views = {"w": base, "same": base, "t": base.t(), "s": base[::2, 1:3], "e": base[0].expand(5, 4)}
+    views |= {"conj": turned.conj(), "neg": turned.clone().conj().imag}
+    torch.save(views, tmp_path / "views.pt")
+    found = load_weights(tmp_path / "views.pt")
+    for name, view in views.items():
+        np.testing.assert_array_equal(found[name], view.resolve_conj().resolve_neg().numpy())

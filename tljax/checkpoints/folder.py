@@ -1,6 +1,8 @@
 """Which file to read: in a Hugging Face folder (config.json and weights), beside an index, or the path itself."""
 
+import itertools
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -54,6 +56,8 @@ def _find(path: pathlib.Path, format: str | None) -> Found:
             return Found(path, ())
         with guard(path, "listing"):
             there = sorted(file.name for file in path.iterdir() if file.is_file())
+            deeper = (file for file in path.glob("*/*") if file.suffix in SUFFIXES and file.is_file())
+            there += sorted(file.relative_to(path).as_posix() for file in itertools.islice(deeper, 5))
         name, notes = choose(there, format, path)
         return Found(path / name, notes)
     if path.is_file():
@@ -63,6 +67,8 @@ def _find(path: pathlib.Path, format: str | None) -> Found:
         return Found(index, ())
     if path.exists():  # a pipe would keep us waiting, a device would never end
         raise CheckpointError(f"{path} is neither a file nor a folder")
+    if path.is_symlink():
+        raise CheckpointError(f"{path} is a link that leads nowhere: to {os.readlink(path)}")
     raise CheckpointError(f"{path} does not exist{_nearby(path)}")
 
 
@@ -101,7 +107,11 @@ def choose(there: Sequence[str], format: str | None, folder: object) -> tuple[st
                 f"{folder} holds several weight files, give the path of one: {shown(candidates, 300)}"
             )
     held = shown(", ".join(there), 300) if there else "no files"
-    raise CheckpointError(f"{folder} holds no weights: expected {', '.join(_PREFERRED[:2])} or the like, found {held}")
+    deeper = [name for name in there if "/" in name and pathlib.PurePath(name).suffix in SUFFIXES]
+    hint = f"; give the path of one, as {folder}/{deeper[0]}" if deeper else ""
+    raise CheckpointError(
+        f"{folder} holds no weights: expected {', '.join(_PREFERRED[:2])} or the like, found {held}{hint}"
+    )
 
 
 def _candidates(names: Sequence[str]) -> Iterator[list[str]]:

@@ -174,7 +174,7 @@ def _spec(tensor: Any, where: str) -> jax.ShapeDtypeStruct:
 def _array(tensor: Any, dtype: np.dtype) -> np.ndarray:
     import torch
 
-    tensor = tensor.detach().contiguous()
+    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()  # views that torch conjugates lazily
     if dtypes.is_extended(dtype):  # torch gives NumPy no bfloat16 or float8, so they cross as integers
         return tensor.view(getattr(torch, _BITS[dtype.itemsize])).numpy().view(dtype)
     return tensor.numpy()
