@@ -19,6 +19,7 @@ def test_the_streaming_benchmark_on_few_steps(tmp_path):
         [sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=300, env=environment
     )
     assert done.returncode == 0, done.stderr
+    assert "leaked" not in done.stderr
     models = json.loads((tmp_path / "result.json").read_text())["models"]
     for rows in models.values():
         assert list(rows) == ["in memory", "0 workers", "1 workers"]

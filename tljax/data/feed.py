@@ -5,6 +5,7 @@ in order, so neither the number of workers nor a new start changes what is seen.
 """
 
 import dataclasses
+import gc
 import multiprocessing
 import os
 import queue
@@ -113,6 +114,8 @@ class Feed:
         """End the workers, and wait for their end."""
         self._stop.set()
         self._thread.join()
+        if any(work.stream.workers for work in self._work):
+            gc.collect()  # grain's cycles hold the last shared array, which Python would call leaked when it ends
 
     def _fill(self) -> None:
         made: list[Iterator[Batch]] = []
