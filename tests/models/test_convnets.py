@@ -35,7 +35,9 @@ def made(model, x):
     return map_named(value, jax.eval_shape(model.init, KEY, x))
 
 
-@pytest.mark.parametrize("shape", [(2, 32, 32), (3, 33, 40, 1), (2, 35, 18, 4)])
+@pytest.mark.parametrize(
+    "shape", [(3, 33, 40, 1), *(pytest.param(s, marks=pytest.mark.slow) for s in ((2, 32, 32), (2, 35, 18, 4)))]
+)
 @pytest.mark.parametrize("name", TINY)
 def test_any_image(name, shape):
     model = TINY[name]()

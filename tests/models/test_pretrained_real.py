@@ -80,7 +80,9 @@ def test_mobilenet(data_dir):
     assert np.mean(np.any(best == y[:, None], 1)) == pytest.approx(0.768)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [name if name == "lenet" else pytest.param(name, marks=pytest.mark.slow) for name in FILES]
+)
 def test_there_and_back_is_the_same_to_the_bit(data_dir, tmp_path, name):
     found = loaded(data_dir, name)
     path = tmp_path / "back.pt"

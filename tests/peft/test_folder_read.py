@@ -7,9 +7,16 @@ import pytest
 from tljax.peft import load_adapters, merge
 
 CASES = list(peft_cases.cases.CASES)
+FAST = (
+    *("bert lora", "bert norms", "bert ia3", "bert vera", "bert loha"),
+    *("vit patches dora", "resnet lora", "resnet lokr"),
+)
+"""Every kind of adapter, on text, images and convolutions; the slow ones differ in their settings."""
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_same_outputs_as_peft(case, tmp_path):
     name = peft_cases.cases.CASES[case][0]
     base = peft_cases.base(name)
