@@ -70,7 +70,9 @@ def test_every_golden_score_is_compared() -> None:
 
 @pytest.mark.parametrize(("name", "score"), cases())
 def test_golden_values_in_float32(name: str, score: str) -> None:
-    np.testing.assert_allclose(SCORES[score](case(name)), wanted(name, score), rtol=2e-5)
+    # The search for PACTran's head ends where float32 no longer tells its steps apart.
+    tolerance = 1e-4 if score.startswith("pactran") else 2e-5
+    np.testing.assert_allclose(SCORES[score](case(name)), wanted(name, score), rtol=tolerance)
 
 
 @pytest.mark.slow
