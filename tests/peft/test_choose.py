@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tljax import peft
-from tljax.peft import PeftError, lora
+from tljax.peft import Layout, PeftError, lora
 from tljax.tree import NoMatchError
 
 KEY = jax.random.key(0)
@@ -118,3 +118,16 @@ def test_full_is_a_copy():
     adapter = peft.full(params, "bias")["bias"]
     params["bias"][:] = 1
     assert not np.any(adapter.value)
+
+
+def test_layouts_may_name_leaves_that_one_call_leaves_out():
+    weights = {"a": {"weight": jnp.ones((3, 5))}, "b": {"weight": jnp.ones((4, 3))}}
+    layouts = {"**/weight": Layout(transposed=True)}
+    adapters = peft.ia3(weights, "a/weight", layouts=layouts)
+    assert adapters["a/weight"].value.shape == (3,)  # [out, in]
+    assert peft.ia3(weights, (), "a/weight", layouts=layouts)["a/weight"].value.shape == (5,)
+    assert (
+        lora(weights, "a/*", key=KEY, rank=1, layouts={"a/*": Layout(), "b/*": Layout()})["a/weight"].layout == Layout()
+    )
+    with pytest.raises(NoMatchError, match="nowhere"):
+        lora(weights, "a/*", key=KEY, rank=1, layouts={"nowhere/*": Layout()})

@@ -110,6 +110,9 @@ THEIRS = {
     "rank by expression": ("bert", {
         "target_modules": ["query", "dense"], "rank_pattern": {r"layer\.0\..*dense": 2}, "alpha_pattern": {"query": 3},
         "use_rslora": True, "use_dora": True}),
+    "targets in saved and excluded modules": ("bert", {
+        "target_modules": ["query", "value", "classifier"], "modules_to_save": ["classifier"],
+        "exclude_modules": ["value"]}),
     "layers and everything": ("vit", {
         "target_modules": ["q_proj", "fc1"], "layers_to_transform": [0], "layers_pattern": "layers", "bias": "all",
         "modules_to_save": ["classifier"]}),

@@ -58,7 +58,8 @@ def learnable(params: Params, where: Any) -> dict[str, Any]:
 def sites(params: Params, where: Any, layouts: Mapping[Any, Layout] | None) -> list[Site]:
     """The selected leaves with their layouts, all of them matrices, in natural order.
 
-    `layouts` tells, by selector, the layouts that cannot be inferred; the last that matches holds.
+    `layouts` tells, by selector, the layouts that cannot be inferred, of selected leaves or others; the last that
+    matches holds.
 
     Raises as `learnable` does, and `PeftError` for a bias or the scale of a norm, or a layout that is in doubt.
 
@@ -68,7 +69,7 @@ def sites(params: Params, where: Any, layouts: Mapping[Any, Layout] | None) -> l
     """
     chosen = learnable(params, where)
     shapes = {name: tuple(np.shape(leaf)) for name, leaf in named_leaves(params).items()}
-    told = by_selector(layouts or {}, chosen, None)
+    told = by_selector(layouts or {}, shapes, None)
     found = []
     for name, leaf in chosen.items():
         layout = told[name] or infer(name, shapes)

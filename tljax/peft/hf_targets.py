@@ -19,10 +19,8 @@ def selected(fields: Mapping[str, Any], module: str) -> bool:
     >>> selected({"target_modules": ["query"]}, "layer.0.query"), selected({"target_modules": "query"}, "layer.0.query")
     (True, False)
     """
-    targets, excluded = fields.get("target_modules") or [], fields.get("exclude_modules") or []
-    if excluded and (re.fullmatch(excluded, module) if isinstance(excluded, str) else _ends(module, excluded)):
-        return False
-    if in_saved(fields.get("modules_to_save") or (), module):
+    targets = fields.get("target_modules") or []
+    if _left_out(fields, module):
         return False
     if isinstance(targets, str):
         return targets.lower() == ALL_LINEAR or re.fullmatch(targets, module) is not None
@@ -55,8 +53,9 @@ def check_targets(config: PeftConfig, found: Collection[str], known: Sequence[st
     """
     fields, where = config.fields, str(config.path.parent)
     targets = fields.get("target_modules")
+    spared = [module for module in known if _left_out(fields, module)]
     for name in targets if isinstance(targets, list) else ():
-        if not any(_ends(module, [name]) for module in found):
+        if not any(_ends(module, [name]) for module in (*found, *spared)):
             raise PeftError(
                 f"{where}: the target {shown(name)!r} has no tensors in the file; the model has "
                 f"{listed(nearest(name, {m.rpartition('.')[2] for m in known} | set(known))) or 'nothing like it'}"
@@ -82,6 +81,14 @@ def check_saved(config: PeftConfig, found: Collection[str], known: Collection[st
             raise PeftError(
                 f"{config.path.parent}: modules_to_save names {shown(name)!r}, but the file lacks {listed(lacking)}"
             )
+
+
+def _left_out(fields: Mapping[str, Any], module: str) -> bool:
+    """Whether peft adapts the module in no case: it is excluded, or saved whole."""
+    excluded = fields.get("exclude_modules") or []
+    if excluded and (re.fullmatch(excluded, module) if isinstance(excluded, str) else _ends(module, excluded)):
+        return True
+    return in_saved(fields.get("modules_to_save") or (), module)
 
 
 def _ends(module: str, names: Collection[str]) -> bool:
