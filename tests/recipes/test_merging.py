@@ -159,3 +159,11 @@ def test_list_export_and_what_cannot_be_combined(
         == 2
     )
     assert "would drop the magnitudes" in capsys.readouterr().err
+
+
+def test_a_full_folder_is_kept_and_the_option_named(tmp_path: pathlib.Path, capsys) -> None:
+    (tmp_path / "mine").write_text("here")
+    for action in (["combine", "a", "b"], ["export", "a"]):
+        assert main(["adapters", *action, "--base", "nowhere", "--out", str(tmp_path)]) == 2
+        assert "not empty; give --force" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "here"

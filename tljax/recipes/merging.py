@@ -89,6 +89,7 @@ def combine_adapters(
     """
     if method not in COMBINATIONS:
         raise PeftError(f"--method {method}; expected one of {', '.join(COMBINATIONS)}")
+    _check_folder(out, force)
     loaded = load_pretrained(base)
     sets = [load_adapters(folder, loaded.model, loaded.params).adapters for folder in folders]
     _check_whole(loaded, sets, base)
@@ -107,11 +108,18 @@ def combine_adapters(
 
 def export_adapters(folder: str, out: str, *, base: str, force: bool = False) -> str:
     """Merge the adapters of a peft folder into their base, and write that as a Hugging Face folder."""
+    _check_folder(out, force)
     loaded = load_pretrained(base)
     adapters, report = load_adapters(folder, loaded.model, loaded.params)
     merged = merge(loaded.params, adapters)
     export(loaded.model, merged, out, config=loaded.config, convention=loaded.convention, overwrite=force)
     return f"{report}\nmerged into {base}, written to {out}"
+
+
+def _check_folder(out: str, force: bool) -> None:
+    path = pathlib.Path(out)
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise CheckpointError(f"{out} is not empty; give --force to replace all that is in it, or another name")
 
 
 def _methods(
