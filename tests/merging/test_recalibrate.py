@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tljax.merging import MergingError, average, recalibrate
+from tljax.merging import MergingError, average, evaluate_stacked, interpolate, recalibrate
 from tljax.models import from_flax, from_nnx, mlp
 from tljax.tree import map_named, named_leaves
 from tljax.types import Batch, is_state
@@ -118,3 +118,16 @@ def test_nothing_to_do_and_nothing_to_do_it_with() -> None:
         recalibrate(model, params, [])
     with pytest.raises(MergingError, match="padding"):
         recalibrate(model, params, [Batch(X, weight=np.r_[np.ones(80), np.zeros(10)])], key=jax.random.key(0))
+
+
+def test_the_same_when_compiled_and_for_stacked_candidates() -> None:
+    model, params = start(Net())
+    found = recalibrate(model, params, BATCHES, key=jax.random.key(1))
+    compiled = jax.jit(lambda p: recalibrate(model, p, BATCHES, key=jax.random.key(1)))(params)
+    many = evaluate_stacked(
+        lambda alpha: recalibrate(model, interpolate(params, params, alpha), BATCHES, key=jax.random.key(1)),
+        jnp.array([0.0, 1.0], jnp.float32),
+    )
+    for name, leaf in named_leaves(found).items():
+        np.testing.assert_allclose(named_leaves(compiled)[name], leaf, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(named_leaves(many)[name][1], leaf, rtol=1e-5, atol=1e-5, err_msg=name)

@@ -1,5 +1,6 @@
 """Running statistics of normalisation, measured anew after a merge."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ def recalibrate(model: Model, params: Params, batches: Iterable[Batch], *, key: 
         batches: `Batch`es of which `x` is read. All examples count, so there must be no padding.
         key: for models that draw random numbers while training (dropout).
 
+    It works under `jit` and in `evaluate_stacked` too, where the batches must be known.
+
     A tree without such statistics comes back as it is; so do statistics that the model does not update.
 
     Raises:
@@ -45,15 +48,16 @@ def recalibrate(model: Model, params: Params, batches: Iterable[Batch], *, key: 
     names = [name for name, leaf in named_leaves(params).items() if _is_running(name, leaf)]
     if not names:
         return params
-    respond = jax.jit(lambda names, value, x, key: _response(model, params, names, value, x, key), static_argnums=0)
+    respond = jax.jit(functools.partial(_response, model), static_argnames="names")
     momenta: dict[str, float] | None = None
     total, n = dict[str, Array](), 0
     for i, batch in enumerate(batches):
         if batch.weight is not None and not np.all(np.asarray(batch.weight) > 0):
             raise MergingError("a batch has padding (weight 0), which would count in the statistics; leave it out")
         own = None if key is None else jax.random.fold_in(key, i)
-        momenta = _momenta(respond, names, batch.x, own) if momenta is None else momenta
-        found = respond(tuple(momenta), jnp.float32(0), batch.x, own)
+        if momenta is None:
+            momenta = _momenta(functools.partial(respond, _known(params)), names, batch.x, own)
+        found = respond(params, tuple(momenta), jnp.float32(0), batch.x, own)
         found = {name: leaf / (1 - momenta[name]) for name, leaf in found.items()}
         size = len(jax.tree.leaves(batch.x)[0])
         n += size
@@ -80,6 +84,14 @@ def _response(
     return {name: leaf for name, leaf in named_leaves(stats).items() if name in chosen}
 
 
+def _known(params: Params) -> Params:
+    """`params`, or under a transformation, which hides their numbers, zeros: the momentum is the same for all."""
+    leaves = named_leaves(params).values()
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return params
+    return map_named(lambda _, leaf: np.zeros(np.shape(leaf), jnp.result_type(leaf)), params)
+
+
 def _momenta(
     respond: Callable[..., dict[str, Array]], names: Sequence[str], x: Any, key: Key | None
 ) -> dict[str, float]:
@@ -88,7 +100,9 @@ def _momenta(
     Somebody wrote it as a decimal, of which the layer knows the nearest float32; ``1 - m`` needs the decimal.
     """
     while True:
-        found = respond(tuple(names), jnp.float32(_FAR), x, key)
+        with jax.ensure_compile_time_eval():
+            known = None if key is None else jax.random.key(0)  # what is drawn changes nothing either
+            found = respond(tuple(names), jnp.float32(_FAR), x, known)
         momenta = {name: float(str(np.median(np.asarray(leaf)) / np.float32(_FAR))) for name, leaf in found.items()}
         moving = [name for name in names if momenta.get(name, 1.0) != 1.0]
         if len(moving) == len(names):
