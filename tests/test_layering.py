@@ -21,6 +21,7 @@ LAYERS = (
     {"recipes"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 )
 HEAVY = {"orbax", "matplotlib", "sklearn", "PIL", "torch", "grain", "tokenizers", "equinox", "transformers"}
 HEAVY |= {"huggingface_hub"}
