@@ -98,7 +98,7 @@ def doubled(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float64) if x.dtype == jnp.float32 else x
 
 
-@pytest.mark.parametrize("precise", [False, True])
+@pytest.mark.parametrize("precise", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families(name: str, precise: bool) -> None:
     agree(FAMILIES[name], precise)

