@@ -17,7 +17,7 @@ LAYERS = (
     {"plans", "peft", "objectives", "probes", "merging", "data"},
     {"scores"},
     {"evaluation"},
-    {"training"},
+    {"features", "training"},
     {"recipes"},
     {"commands"},
     {"cli"},

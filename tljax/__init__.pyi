@@ -3,6 +3,7 @@
 from tljax import checkpoints as checkpoints
 from tljax import data as data
 from tljax import evaluation as evaluation
+from tljax import features as features
 from tljax import merging as merging
 from tljax import models as models
 from tljax import objectives as objectives
@@ -22,6 +23,7 @@ from tljax.evaluation import interval as interval
 from tljax.evaluation import paired_gain as paired_gain
 from tljax.evaluation import predict as predict
 from tljax.evaluation import verdict as verdict
+from tljax.features import extract as extract
 from tljax.models import export as export
 from tljax.models import from_flax as from_flax
 from tljax.models import from_nnx as from_nnx

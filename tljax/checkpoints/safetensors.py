@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from tljax.checkpoints import dtypes
-from tljax.checkpoints.buffers import Span, as_bytes, checked_spec, file_state, read_spans, size_of
+from tljax.checkpoints.buffers import FileState, Span, as_bytes, checked_spec, file_state, read_spans, size_of
 from tljax.checkpoints.errors import CheckpointError, guard, shown
 from tljax.checkpoints.names import separator_of
 from tljax.checkpoints.source import LeafPath, Source
@@ -29,6 +29,37 @@ def open_safetensors(path: pathlib.Path) -> Source:
 
     Raises `CheckpointError` where header and file do not fit together exactly.
     """
+    spans, metadata, state = _proved(path)
+    separator = separator_of(list(spans))
+    places = {_split(name, separator): span for name, span in spans.items()}
+
+    def read(paths: Sequence[LeafPath]) -> dict[LeafPath, np.ndarray]:
+        return read_spans(path, state, {key: places[key] for key in paths})
+
+    specs = {key: span.spec for key, span in places.items()}
+    return Source(path, "safetensors", specs, read, separator, metadata=metadata)
+
+
+def map_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of a file by name, mapped into memory and read-only, and its metadata.
+
+    Only what is looked at is read, by the system and when it is. The file may be replaced by another, as writers do,
+    but must not be changed.
+
+    Raises `CheckpointError` where header and file do not fit together exactly.
+    """
+    spans, metadata, _ = _proved(path)
+    with guard(path, "mapping the tensors"):
+        whole = np.asarray(np.memmap(path, np.uint8, "r"))
+        arrays = {
+            name: whole[start : start + size].view(spec.dtype).reshape(spec.shape)
+            for name, (spec, ((start, size),)) in spans.items()
+        }
+    return arrays, metadata
+
+
+def _proved(path: pathlib.Path) -> tuple[dict[str, Span], dict[str, str], FileState]:
+    """The places of the tensors, and the metadata, of a file that holds what its header says."""
     with guard(path, "reading the safetensors header"), open(path, "rb") as file:
         state = file_state(file)
         length = int.from_bytes(file.read(8), "little")
@@ -40,14 +71,7 @@ def open_safetensors(path: pathlib.Path) -> Source:
         header = read_header(file.read(length), path)
     metadata = _checked_metadata(header.pop(_METADATA, {}), path)
     spans = _checked_spans(header, 8 + length, state.size, path)
-    separator = separator_of(list(spans))
-    places = {_split(name, separator): span for name, span in spans.items()}
-
-    def read(paths: Sequence[LeafPath]) -> dict[LeafPath, np.ndarray]:
-        return read_spans(path, state, {key: places[key] for key in paths})
-
-    specs = {key: span.spec for key, span in places.items()}
-    return Source(path, "safetensors", specs, read, separator, metadata=metadata)
+    return spans, metadata, state
 
 
 def read_header(text: bytes, path: os.PathLike[str]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from flax.core import meta
 from flax.errors import InvalidRngError, ScopeCollectionNotFound, ScopeVariableNotFoundError
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from tljax.models.linen_modes import CAPTURE, in_mode, router
+from tljax.models import taps
+from tljax.models.linen_modes import CAPTURE, INPUT, OUTPUT, in_mode, router
 from tljax.models.wrapping import (
     PARAMS,
     Layout,
@@ -128,9 +129,11 @@ def _apply(
     rngs = {} if key is None else {"dropout": key, PARAMS: jax.random.fold_in(key, 1)}
     carried = [collection for collection in variables if collection != PARAMS]
     switched, arguments = in_mode(module, train)
+    tap = taps.active()
+    sees = None if tap is None else lambda path, output: tap.sees("/".join(place(PARAMS, path, layout)), output)
     new: Any
     try:
-        with nn.intercept_methods(router(layout.head, train=train, force=not train, still=still)):
+        with nn.intercept_methods(router(layout.head, train=train, force=not train, still=still, sees=sees)):
             result, new = switched.apply(variables, x, rngs=rngs, mutable=[*carried, CAPTURE], **arguments)
     except InvalidRngError as error:
         if key is not None:
@@ -139,7 +142,10 @@ def _apply(
             f"{type(module).__name__} draws random numbers with train={train}: give apply a key, "
             "as in apply(params, x, train=True, key=jax.random.key(0))"
         ) from error
-    output = as_output(result, _captured(new.pop(CAPTURE, {})))
+    sown = flatten_dict(new.pop(CAPTURE, {}))
+    if tap is not None:
+        tap.output = _last(sown, OUTPUT)
+    output = as_output(result, _last(sown, INPUT))
     if not (train and carried):
         return output
     fresh = named_leaves(_to_tree(new, layout))
@@ -159,9 +165,10 @@ def _owners(frozen: frozenset[str], params: Params, layout: Layout) -> set[Path]
     return {path[:-1] for collection, path in origins if collection == STATE_KEY}
 
 
-def _captured(sown: Any) -> Any:
-    inputs = jax.tree.leaves(sown)
-    return inputs[-1] if inputs else None
+def _last(sown: dict[Path, tuple], name: str) -> Any:
+    """What was sown last under `name`, None if nothing was."""
+    found = [values for path, values in sown.items() if path[-1] == name]
+    return found[-1][-1] if found else None
 
 
 def _trace(module: nn.Module, head: str | None, spec: Any) -> Layout:

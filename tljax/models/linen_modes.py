@@ -10,17 +10,23 @@ import flax.linen as nn
 from tljax.models.wrapping import MODE, Path, mode_arguments, no_switch
 
 CAPTURE = "tljax_capture"
-"""The collection in which the input of the head is sown."""
+"""The collection in which the input of the head is sown, and the output of a layer that is asked for."""
+INPUT, OUTPUT = "tljax_input", "tljax_output"
 _SWITCHED = (nn.BatchNorm, nn.Dropout)
 
 
 def router(
-    head: Path | None = None, *, train: bool, force: bool = False, still: Collection[Path] = ()
+    head: Path | None = None,
+    *,
+    train: bool,
+    force: bool = False,
+    still: Collection[Path] = (),
+    sees: Callable[[Path, Any], bool] | None = None,
 ) -> Callable[..., Any]:
     """The interceptor that records what `head` reads and runs layers in the mode they must be in.
 
     The modules at `still` infer. Normalisation and dropout follow `train` where nobody decided, and with `force`
-    against whoever did.
+    against whoever did. `sees` is told the path and the output of each module, and whether to keep the output.
     """
 
     def route(call: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any) -> Any:
@@ -28,7 +34,13 @@ def router(
         if context.method_name != "__call__" or module.scope is None:
             return call(*args, **kwargs)
         if module.path == head:
-            module.sow(CAPTURE, "input", next(iter((*args, *kwargs.values()))))
+            module.sow(CAPTURE, INPUT, next(iter((*args, *kwargs.values()))))
+        output = in_its_mode(call, args, kwargs, module)
+        if sees is not None and module.path and sees(module.path, output):
+            module.sow(CAPTURE, OUTPUT, output)
+        return output
+
+    def in_its_mode(call: Callable[..., Any], args: tuple, kwargs: dict[str, Any], module: nn.Module) -> Any:
         if module.path in still:
             if not _switches(module):
                 raise no_switch(module.path, type(module).__name__)

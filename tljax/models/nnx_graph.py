@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tljax.models import taps
 from tljax.models.wrapping import (
     MODE,
     PARAMS,
@@ -30,7 +31,7 @@ from tljax.tree import from_named, map_named, named_leaves
 from tljax.types import STATE_KEY, Key, Output, Params, is_state
 
 Call = Callable[..., Any]
-_PATH, _INPUT = "tljax_path", "tljax_input"
+_PATH, _INPUT, _OUTPUT = "tljax_path", "tljax_input", "tljax_output"
 Watch = Callable[[nnx.Module, Path, Call, tuple, dict[str, Any]], Any]
 
 
@@ -42,7 +43,7 @@ class Graph(NamedTuple):
     """Every variable by its path in the module; only types and metadata count."""
     places: dict[str, tuple]
     """The path in the module of each leaf of the parameter tree."""
-    head: Path | None
+    layout: Layout
 
 
 def look(module: Any, head: str | None, x: Any) -> Graph:
@@ -52,10 +53,10 @@ def look(module: Any, head: str | None, x: Any) -> Graph:
     graphdef, state = nnx.split(made)
     variables = dict(nnx.to_flat_state(state))
     collections = {path: name for path, v in variables.items() if (name := _collection(v))}
-    graph = Graph(graphdef, variables, {_name(path): path for path in collections}, None)
+    graph = Graph(graphdef, variables, {_name(path): path for path in collections}, Layout())
     layout = _trace(graph, head, x)
     places = {_name(place(name, _strings(path), layout)): path for path, name in collections.items()}
-    return graph._replace(places=places, head=layout.head)
+    return graph._replace(places=places, layout=layout)
 
 
 def made(graph: Graph, factory: Call, key: Key) -> Params:
@@ -82,22 +83,29 @@ def run(graph: Graph, params: Params, x: Any, train: bool, key: Key | None, froz
     norms = {path for path, v in graph.variables.items() if _collection(v) == STATE_KEY}
     still = {_strings(graph.places[name][:-1]) for name in frozen if graph.places[name] in norms}
     _infer(module, still)
-    before = _counts(module)
+    before, tap, head = _counts(module), taps.active(), graph.layout.head
+    tapped: Path = ()
 
     def watch(layer: nnx.Module, path: Path, call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
-        if path == graph.head:
+        nonlocal tapped
+        if path == head:
             setattr(layer, _INPUT, nnx.Intermediate(next(iter((*args, *kwargs.values())))))
-        return _call_to_infer(layer, call, args, kwargs) if path in still else call(*args, **kwargs)
+        output = _call_to_infer(layer, call, args, kwargs) if path in still else call(*args, **kwargs)
+        if tap is not None and tap.sees(_name(place(PARAMS, path, graph.layout)), output):
+            tapped = path
+            setattr(layer, _OUTPUT, nnx.Intermediate(output))
+        return output
 
-    with _watching(module, lambda path: path == graph.head or path in still, watch) as watched:
+    with _watching(module, lambda path: path == head or path in still or bool(tap and path), watch) as watched:
         result = module(x, **_arguments(module, train, key))
     if train and key is None and any(a is not b for a, b in zip(before, _counts(module))):
         raise ModelError(
             f"{class_name(module)} draws random numbers with train=True: give apply a key, "
             "as in apply(params, x, train=True, key=jax.random.key(0))"
         )
-    captured = getattr(watched.get(graph.head or ()), _INPUT, None)
-    output = as_output(result, None if captured is None else captured.get_value())
+    if tap is not None:
+        tap.output = _kept(watched.get(tapped), _OUTPUT)
+    output = as_output(result, _kept(watched.get(head or ()), _INPUT))
     if not (train and any(map(is_state, graph.places))):
         return output
     values = _values(module)
@@ -105,6 +113,12 @@ def run(graph: Graph, params: Params, x: Any, train: bool, key: Key | None, froz
     return output._replace(
         stats=map_named(lambda name, leaf: fresh.get(name, leaf) if is_state(name) else None, params)
     )
+
+
+def _kept(layer: nnx.Module | None, name: str) -> Any:
+    """What a call left at a layer, None if there was none."""
+    kept = getattr(layer, name, None)
+    return None if kept is None else kept.get_value()
 
 
 def class_name(module: Any) -> str:

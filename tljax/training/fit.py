@@ -14,11 +14,12 @@ import numpy as np
 from tljax.checkpoints import save_weights
 from tljax.checkpoints.checksum import checksum
 from tljax.checkpoints.run import RunCheckpoints, make_folder
+from tljax.evaluation.progress import progress_bar
 from tljax.objectives import Term
 from tljax.plans import Plan, plan
 from tljax.training.feeding import known_by, open_feeds
 from tljax.training.inputs import FitError, own_subsets
-from tljax.training.log import Log, progress_bar
+from tljax.training.log import Log
 from tljax.training.loop import Loop
 from tljax.training.prepare import Prepared, options_from, prepare
 from tljax.training.result import Result

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax.checkpoints.run import RunCheckpoints
+from tljax.evaluation.progress import Tell
 from tljax.training.feeding import Feeds
-from tljax.training.log import Log, Tell
+from tljax.training.log import Log
 from tljax.training.program import Fed, Program, Stream
 from tljax.training.signals import Terminated, noted_signals
 from tljax.training.state import Run
