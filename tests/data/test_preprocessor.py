@@ -38,6 +38,19 @@ def test_it_does_what_transformers_does(name, tmp_path):
         np.testing.assert_allclose(ours(image), wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_saved_does_the_same_here_and_in_transformers(name, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    style, options = CONFIGS[name]
+    ours = load_preprocessor(folder(tmp_path, {"image_processor_type": f"{style}ImageProcessor"} | options))
+    ours.save(tmp_path)
+    assert load_preprocessor(tmp_path) == ours
+    theirs = transformers.CLIPImageProcessorPil.from_pretrained(tmp_path)
+    for image in IMAGES:
+        given = theirs(image, input_data_format="channels_last")["pixel_values"][0].transpose(1, 2, 0)
+        np.testing.assert_allclose(ours(image), given, atol=1e-6)
+
+
 def test_old_files_and_timm(tmp_path):
     pytest.importorskip("PIL")
     old = load_preprocessor(folder(tmp_path, {"feature_extractor_type": "CLIPFeatureExtractor", "size": 30}))

@@ -1,10 +1,11 @@
 """Metrics of one kind beside another."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.evaluation import MetricError, auroc, classification, combine
+from tljax.evaluation import MetricError, auroc, classification, combine, multilabel, regression
 
 RNG = np.random.default_rng(0)
 LOGITS, LABELS = RNG.normal(size=(30, 3)).astype("float32"), RNG.integers(0, 3, 30)
@@ -38,3 +39,27 @@ def test_one_name_for_two_things_raises():
         both.compute(both.init())
     with pytest.raises(MetricError, match="at least one"):
         combine()
+
+
+def measured(metric, logits, labels):
+    found = jax.jit(lambda z, y: metric.compute(metric.update(metric.init(), z, y)))(
+        jnp.asarray(logits), jnp.asarray(labels)
+    )
+    return jax.tree.map(np.asarray, found)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_with_64_bits_every_metric_is_what_it_is_without(dtype):
+    labels, logits = LABELS, LOGITS.astype(dtype)
+    cases = [
+        (classification(3), labels),
+        (multilabel(3), np.eye(3, dtype=int)[labels]),
+        (regression(3), LOGITS[::-1].astype(dtype)),
+        (auroc(3, capacity=32), labels),
+    ]
+    for metric, y in cases:
+        narrow = measured(metric, logits.astype(np.float32), y.astype(np.float32) if y.dtype.kind == "f" else y)
+        with jax.enable_x64(True):
+            wide = measured(metric, logits, y)
+        for name, value in narrow.items():
+            np.testing.assert_allclose(wide[name], value, rtol=1e-6, err_msg=name)

@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         return found, rest
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage, `message` and the nearest names, and exit with status 2."""
+        """Print `message`, the nearest names and where to read on, and exit with status 2."""
         choice = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
         if choice:
             near = {choice[1]: re.findall(r"[\w.-]+", choice[2])}
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         for word, names in near.items():
             close = difflib.get_close_matches(word, dict.fromkeys(names), n=3)
             message += f"\n{word}: did you mean {' or '.join(close)}?" if close else ""
-        super().error(message)
+        self.exit(2, f"{self.prog}: error: {message}\n`{self.prog} --help` tells more.\n")
 
 
 def add_debug(parser: Any) -> None:

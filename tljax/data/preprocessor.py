@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tljax.checkpoints.run import write_atomically
 from tljax.data.error import DataError
 from tljax.data.files import reading
 from tljax.data.folder import pillow
@@ -91,6 +92,31 @@ class Preprocessor:
         if self.mean is not None and self.std is not None:
             out = (out - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return out
+
+    def save(self, folder: str | Path) -> None:
+        """Write preprocessor_config.json into a folder that exists, such as `tl.export` made.
+
+        transformers reads it as a `CLIPImageProcessor`, which has every step that there is here.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Preprocessor(resize=4, crop=(2, 2)).save(folder)
+        ...     load_preprocessor(folder)
+        Preprocessor(resize=4, crop=(2, 2), resample=2, scale=0.00392156862745098, mean=None, std=None)
+        """
+        config: dict[str, Any] = {"image_processor_type": "CLIPImageProcessor", "do_convert_rgb": True}
+        if self.resize is not None:
+            edge = {"shortest_edge": self.resize} if isinstance(self.resize, int) else _sides(self.resize)
+            config |= {"size": edge, "resample": self.resample}
+        if self.crop is not None:
+            config["crop_size"] = _sides(self.crop)
+        if self.scale is not None:
+            config["rescale_factor"] = self.scale
+        if self.mean is not None and self.std is not None:
+            config |= {"image_mean": list(self.mean), "image_std": list(self.std)}
+        steps = {"resize": self.resize, "center_crop": self.crop, "rescale": self.scale, "normalize": self.mean}
+        config |= {f"do_{step}": value is not None for step, value in steps.items()}
+        write_atomically(Path(folder) / "preprocessor_config.json", json.dumps(config, indent=2) + "\n")
 
     def _resized(self, pixels: np.ndarray) -> np.ndarray:
         if self.resize is None:
@@ -185,6 +211,10 @@ def _sizes(size: Any, square: bool) -> int | tuple[int, int]:
     if isinstance(size, Mapping) and "shortest_edge" in size and "longest_edge" not in size:
         return int(size["shortest_edge"])
     return _pair(size)
+
+
+def _sides(size: tuple[int, int]) -> dict[str, int]:
+    return {"height": size[0], "width": size[1]}
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -112,13 +112,13 @@ def _count_classes(
     valid = real & inside & finite
     once = valid.astype(jnp.int32)
     true = jnp.where(inside, labels, 0)
-    answer = jnp.argmax(logits, axis=-1)
+    answer = jnp.argmax(logits, axis=-1).astype(true.dtype)
     log_p = jax.nn.log_softmax(jnp.where(finite[:, None], logits, 0))
     p = jnp.exp(log_p)
     confidence = jnp.max(p, axis=-1)
     bin_of = _bin(confidence, len(sums.bin_count))
     nll = -jnp.take_along_axis(log_p, true[:, None], axis=-1)[:, 0]
-    brier = jnp.sum(jnp.square(p - jax.nn.one_hot(true, logits.shape[1])), axis=-1)
+    brier = jnp.sum(jnp.square(p - jax.nn.one_hot(true, logits.shape[1], dtype=p.dtype)), axis=-1)
     rank = _rank(logits, true)
     return ClassSums(
         confusion=sums.confusion.at[true, answer].add(once),
@@ -130,7 +130,8 @@ def _count_classes(
         bin_count=sums.bin_count.at[bin_of].add(once),
         bin_right=sums.bin_right.at[bin_of].add(once * (answer == true).astype(jnp.int32)),
         bin_confidence=running.add(
-            sums.bin_confidence, jnp.zeros(len(sums.bin_count)).at[bin_of].add(jnp.where(valid, confidence, 0))
+            sums.bin_confidence,
+            jnp.zeros(len(sums.bin_count), confidence.dtype).at[bin_of].add(jnp.where(valid, confidence, 0)),
         ),
     )
 
@@ -153,26 +154,26 @@ def _checked_classes(logits: Array, labels: Array, classes: int) -> tuple[Array,
 def _rank(logits: Array, true: Array) -> Array:
     """How many classes stand before the true one, `[B]`."""
     own = jnp.take_along_axis(logits, true[:, None], axis=-1)
-    earlier = jnp.arange(logits.shape[1])[None] < true[:, None]
+    earlier = jnp.arange(logits.shape[1], dtype=true.dtype)[None] < true[:, None]
     return total((logits > own) | ((logits == own) & earlier), axis=-1)
 
 
 def _bin(confidence: Array, bins: int) -> Array:
     """The number of the bin ``(lo, hi]`` each confidence falls in, `[B]`."""
-    inner_edges = jnp.linspace(0, 1, bins + 1)[1:-1]
+    inner_edges = jnp.linspace(0, 1, bins + 1, dtype=confidence.dtype)[1:-1]
     return total(confidence[:, None] > inner_edges[None], axis=-1)
 
 
 def _class_count(sums: ClassSums) -> Array:
-    return jnp.sum(sums.confusion) + jnp.sum(sums.lost) + sums.outside
+    return total(sums.confusion) + total(sums.lost) + sums.outside
 
 
 def _class_metrics(sums: ClassSums) -> Found:
     right = jnp.diagonal(sums.confusion)
-    support = jnp.sum(sums.confusion, axis=1) + sums.lost
+    support = total(sums.confusion, axis=1) + sums.lost
     count = _class_count(sums)
-    invalid = jnp.sum(sums.lost) + sums.outside
-    found = rates(right, jnp.sum(sums.confusion, axis=0), support)
+    invalid = total(sums.lost) + sums.outside
+    found = rates(right, total(sums.confusion, axis=0), support)
     gaps = jnp.abs(sums.bin_right.astype(jnp.float32) - running.value(sums.bin_confidence))
     losses = {"nll": running.value(sums.nll), "brier": running.value(sums.brier), "ece": jnp.sum(gaps)}
     return (

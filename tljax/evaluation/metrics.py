@@ -106,7 +106,7 @@ def real_examples(count: int, weight: Array | None) -> Array:
 
 
 def total(mask: Array, axis: int | None = None) -> Array:
-    """How many are true, int32.
+    """How many are true, or the sum of counts, int32.
 
     >>> print(total(jnp.array([True, False, True])))
     2

@@ -61,7 +61,7 @@ def _auroc(classes: int, capacity: int) -> Metric:
         return _store(sums._replace(invalid=sums.invalid + total(bad)), score, true, real)
 
     def merge(a: Scores, b: Scores) -> Scores:
-        held = jnp.arange(capacity) < b.examples
+        held = jnp.arange(capacity, dtype=jnp.int32) < b.examples
         joined = _store(a, b.score, b.true, held)
         return joined._replace(examples=a.examples + b.examples, invalid=a.invalid + b.invalid)
 
@@ -89,15 +89,15 @@ def _scored(logits: Array, labels: Array, classes: int) -> tuple[Array, Array, A
             f"found logits {logits.shape} and labels {labels.shape}"
         )
     if labels.ndim == 2:
-        return logits, labels.astype(jnp.float32) > 0.5, jnp.ones(len(labels), bool)
-    labels = labels.astype(jnp.int32)
+        return logits.astype(jnp.float32), labels.astype(jnp.float32) > 0.5, jnp.ones(len(labels), bool)
+    logits, labels = logits.astype(jnp.float32), labels.astype(jnp.int32)
     inside = (labels >= 0) & (labels < classes)
-    true = labels[:, None] == jnp.arange(classes)[None]
+    true = labels[:, None] == jnp.arange(classes, dtype=labels.dtype)[None]
     return logits - logits[:, ::-1] if classes == 2 else jax.nn.log_softmax(logits), true, inside
 
 
 def _compute(sums: Scores) -> Found:
-    held = jnp.arange(len(sums.score)) < sums.examples
+    held = jnp.arange(len(sums.score), dtype=jnp.int32) < sums.examples
     areas = jax.lax.map(lambda column: _area(column[0], column[1], held), (sums.score.T, sums.true.T))
     defined = ~jnp.isnan(areas)
     mean = ratio(jnp.sum(jnp.where(defined, areas, 0)), total(defined), jnp.nan)

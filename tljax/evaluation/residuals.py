@@ -67,6 +67,7 @@ def _regression(outputs: int) -> Metric:
 
 def _residuals(predictions: Array, targets: Array, weight: Array | None) -> ResidualSums:
     """The sums of one batch."""
+    predictions, targets = predictions.astype(jnp.float32), targets.astype(jnp.float32)
     real = real_examples(len(targets), weight)
     finite = jnp.all(jnp.isfinite(predictions) & jnp.isfinite(targets), axis=-1)
     valid = (real & finite)[:, None]

@@ -30,7 +30,7 @@ def zero(shape: tuple[int, ...] = ()) -> Sum:
 
 
 def add(total: Sum, x: Array) -> Sum:
-    """The sum with `x` added.
+    """The sum with `x` added, as float32.
 
     >>> total = zero()
     >>> for x in (2.0**24, 1.0, 1.0):
@@ -38,6 +38,7 @@ def add(total: Sum, x: Array) -> Sum:
     >>> print(value(total) - 2.0**24, (jnp.float32(2.0**24) + 1.0 + 1.0) - 2.0**24)
     2.0 0.0
     """
+    x = x.astype(jnp.float32)
     rounded = total.high + x
     back = rounded - total.high
     lost = (total.high - (rounded - back)) + (x - back) + total.low
