@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.probes import ProbeError, likeliest_scale, ridge
+from tljax.probes import ProbeError, ridge
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))
@@ -128,22 +128,3 @@ def test_several_labels_and_half_precision():
 def test_what_it_refuses(features, labels, options, message):
     with pytest.raises(ProbeError, match=message):
         ridge(features, labels, **options)
-
-
-def loss(a, z, y):
-    n, c = z.shape
-    q = (n * np.eye(c)[y] + 1 / c) / (n + 1)
-    p = a * z - np.log(np.exp(a * z).sum(1, keepdims=True))
-    return -(q * p).sum()
-
-
-def test_the_scale_is_the_likeliest():
-    rng = np.random.default_rng(3)
-    z = rng.normal(size=(50, 4))
-    y = (z + rng.normal(size=z.shape)).argmax(1)
-    best = float(likeliest_scale(z.astype(np.float32), y))
-    assert all(loss(best, z, y) < loss(best * k, z, y) for k in (0.98, 1.02))
-    sure = float(likeliest_scale(np.eye(4, dtype=np.float32), np.arange(4)))  # no mistake: finite all the same
-    assert all(loss(sure, np.eye(4), np.arange(4)) < loss(sure * k, np.eye(4), np.arange(4)) for k in (0.98, 1.02))
-    wrong = float(likeliest_scale(-np.eye(4, dtype=np.float32), np.arange(4)))
-    np.testing.assert_allclose(wrong, 1e-3, rtol=1e-3)

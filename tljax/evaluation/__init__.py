@@ -3,7 +3,6 @@
 from tljax.evaluation.confusion import classification, multilabel
 from tljax.evaluation.evaluate import EvaluationError, evaluate, predict
 from tljax.evaluation.gain import Gain, Verdict, paired_gain, verdict
-from tljax.evaluation.knn import KnnError, knn_predict
 from tljax.evaluation.metrics import Metric, MetricError, combine
 from tljax.evaluation.ranking import auroc
 from tljax.evaluation.residuals import regression
@@ -15,7 +14,6 @@ __all__ = [
     "EvaluationError",
     "Gain",
     "Interval",
-    "KnnError",
     "Metric",
     "MetricError",
     "StatisticsError",
@@ -26,7 +24,6 @@ __all__ = [
     "combine",
     "evaluate",
     "interval",
-    "knn_predict",
     "multilabel",
     "paired_gain",
     "predict",

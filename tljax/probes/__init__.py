@@ -1,6 +1,10 @@
 """Heads on frozen features."""
 
-from tljax.probes.ridge import ProbeError as ProbeError
+from tljax.probes.inputs import ProbeError as ProbeError
+from tljax.probes.knn import Neighbours as Neighbours
+from tljax.probes.knn import knn as knn
+from tljax.probes.paths import RidgePaths as RidgePaths
+from tljax.probes.paths import ridge_paths as ridge_paths
 from tljax.probes.ridge import Ridge as Ridge
 from tljax.probes.ridge import ridge as ridge
-from tljax.probes.scale import likeliest_scale as likeliest_scale
+from tljax.probes.temperature import temperature as temperature

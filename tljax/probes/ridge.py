@@ -12,21 +12,27 @@ differences of almost equal numbers; so they are computed from 1 - g, which is :
 from what lies outside of the span of U.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.types import Array, TljaxError
+from tljax.probes.inputs import (
+    Names,
+    ProbeError,
+    Scaling,
+    class_labels,
+    finite_features,
+    group_members,
+    positive,
+    scaling,
+)
+from tljax.probes.left_out import Fit, dot, left_out, left_out_groups
+from tljax.types import Array
 
 GRID = 10.0 ** np.linspace(-3, 3, 13)
 """The strengths that are tried, in units of the mean squared singular value of the centred features."""
-
-
-class ProbeError(TljaxError):
-    """Features or labels that no head can be fitted to."""
 
 
 class Ridge(NamedTuple):
@@ -37,13 +43,15 @@ class Ridge(NamedTuple):
     bias: Array
     """`[C]`."""
     loo: Array
-    """`[N, C]`: for each example the prediction of the head that is fitted without it."""
+    """`[N, C]`: for each example the prediction of the head that is fitted without it, or without its group."""
     strength: Array
     """The chosen lambda, `[]`."""
     strengths: Array
     """All that were tried, `[L]`."""
     errors: Array
     """The mean squared leave-one-out error of each, `[L]`."""
+    classes: Names = Names()
+    """The names of the columns; none where the labels are no classes."""
 
     def predict(self, features: Any) -> Array:
         """The targets `[M, C]` that the head predicts for features `[M, D]`.
@@ -56,43 +64,50 @@ class Ridge(NamedTuple):
         return jnp.matmul(x, self.weights, precision="highest") + self.bias[None]
 
 
-def ridge(features: Any, labels: Any, *, num_classes: int | None = None, strengths: Any = None) -> Ridge:
+def ridge(
+    features: Any,
+    labels: Any,
+    *,
+    num_classes: int | None = None,
+    strengths: Any = None,
+    groups: Any = None,
+    scale: Scaling | None = None,
+) -> Ridge:
     """The ridge regression from `features` to `labels` whose strength has the least squared leave-one-out error.
 
     Leave-one-out errors are exact, and cost one singular value decomposition together. Copies and augmented views of
-    an example see one another: leave them out. A class without examples gets the weights 0 and the bias -1.
+    an example would see one another: give each family a group, and whole groups are left out, as exactly. A class
+    without examples gets the weights 0 and the bias -1.
 
     Args:
       features: `[N, D]`, N of 2 or more; D may be larger.
-      labels: classes `[N]` int, which become targets of +1 and -1; several labels `[N, C]` int or bool, likewise; or
-        targets `[N]` or `[N, C]` float.
+      labels: classes `[N]`, integers or names, which become targets of +1 and -1; several labels `[N, C]` int or bool,
+        likewise; or targets `[N]` or `[N, C]` float.
       num_classes: columns for classes; by default as many as the largest label needs.
       strengths: the lambdas to try, positive; default: 13 from 0.001 to 1000 times the mean squared singular value.
+      groups: `[N]` of any kind; examples of one group are left out together.
+      scale: "features" fits on features of deviation 1, "global" on one deviation for all; the head takes raw ones.
 
     Features of half precision are computed in float32, those of float64 in float64 where JAX has it.
 
-    Raises `ProbeError` for shapes that do not fit, numbers that are not finite, labels outside of the classes, or
-    strengths that are not positive.
+    Raises `ProbeError` for shapes that do not fit, numbers that are not finite, labels outside of the classes or all
+    of one class, a single group, or strengths that are not positive.
 
-    >>> found = ridge([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [0.9, 0.0]], [0, 0, 1, 1])
-    >>> jnp.argmax(found.loo, -1).tolist()
-    [0, 0, 1, 1]
+    >>> found = ridge([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [0.9, 0.0]], ["cat", "cat", "dog", "dog"])
+    >>> [found.classes[i] for i in jnp.argmax(found.loo, -1)]
+    ['cat', 'cat', 'dog', 'dog']
     """
-    x = _matrix(features, "features")
-    targets = _targets(labels, num_classes, x)
-    if strengths is None:
-        tried = None
-    else:
-        tried = np.atleast_1d(np.asarray(strengths, float))
-        if tried.ndim != 1 or not tried.size or not np.all((tried > 0) & np.isfinite(tried)):
-            raise ProbeError(f"strengths are lambdas, one or more, positive and finite; found {strengths!r}")
-    return _solve(x, targets, None if tried is None else jnp.asarray(tried, x.dtype))
+    x = finite_features(features)
+    targets, classes = _targets(labels, num_classes, x)
+    tried = None if strengths is None else jnp.asarray(positive(strengths, "strengths are lambdas"), x.dtype)
+    members = None if groups is None else jnp.asarray(group_members(groups, len(x)))
+    by = scaling(x, scale)
+    found = _solve(x / by[None], targets, tried, members)
+    return found._replace(weights=found.weights / by[:, None], classes=classes)
 
 
 @jax.jit
-def _solve(x: Array, targets: Array, strengths: Array | None) -> Ridge:
-    dot = functools.partial(jnp.matmul, precision="highest")
-    n = x.shape[0]
+def _solve(x: Array, targets: Array, strengths: Array | None, members: Array | None) -> Ridge:
     mean, offset = jnp.mean(x, axis=0), jnp.mean(targets, axis=0)
     centred, t = x - mean[None], targets - offset[None]
     size = jnp.max(jnp.abs(centred))
@@ -105,48 +120,27 @@ def _solve(x: Array, targets: Array, strengths: Array | None) -> Ridge:
         tried = jnp.asarray(GRID, x.dtype) * jnp.where(squared > 0, squared, 1)
     else:
         tried = jnp.maximum(strengths / unit / unit, jnp.finfo(x.dtype).tiny)
-    inside = dot(u.T, t)
-    partial = jnp.sum(real) < n - 1  # else there is nothing outside, not even a rounding error
-    outside = jnp.where(partial, t - dot(u, inside), 0)
-    rest = jnp.maximum(1 - 1 / jnp.asarray(n, x.dtype) - jnp.sum(jnp.square(u), axis=1), 0)
-    rest = jnp.where(partial, rest, 0)
-
-    def left_out(strength: Array) -> Array:
-        """What the prediction without each example lacks to its target."""
-        kept = strength / (jnp.square(s) + strength)
-        residual = outside + dot(u, kept[:, None] * inside)
-        return residual / (rest + dot(jnp.square(u), kept))[:, None]
-
-    errors = jax.lax.map(lambda strength: jnp.mean(jnp.square(left_out(strength))), tried)
-    best = tried[jnp.argmin(jnp.where(jnp.isnan(errors), jnp.inf, errors))]
-    weights = dot(vt.T, (s / (jnp.square(s) + best))[:, None] * inside) / unit
+    fit = Fit(u, jnp.square(s), t)
+    lack = left_out(fit, tried) if members is None else left_out_groups(fit, tried, members)
+    errors = jnp.mean(jnp.square(lack), axis=(1, 2))
+    best = jnp.argmin(jnp.where(jnp.isnan(errors), jnp.inf, errors))
+    weights = dot(vt.T, (s / (jnp.square(s) + tried[best]))[:, None] * dot(u.T, t)) / unit
     bias = offset - dot(mean, weights)
     back = unit * unit
-    return Ridge(weights, bias, targets - left_out(best), best * back, tried * back, errors)
+    return Ridge(weights, bias, targets - lack[best], tried[best] * back, tried * back, errors)
 
 
-def _matrix(features: Any, what: str) -> Array:
-    given = features if isinstance(features, jax.Array) else np.asarray(features)
-    if given.ndim != 2 or given.shape[0] < 2 or not given.shape[1]:
-        raise ProbeError(f"{what} should be [N, D] with two examples or more; found the shape {given.shape}")
-    x = jnp.asarray(given)
-    x = x.astype(x.dtype if x.dtype == jnp.float64 else jnp.float32)
-    if not bool(jnp.all(jnp.isfinite(x))):
-        raise ProbeError(f"{what} have values that are NaN or infinite")
-    return x
-
-
-def _targets(labels: Any, num_classes: int | None, x: Array) -> Array:
+def _targets(labels: Any, num_classes: int | None, x: Array) -> tuple[Array, Names]:
     y = np.asarray(labels)
     if y.ndim not in (1, 2) or len(y) != x.shape[0]:
         raise ProbeError(f"there are {x.shape[0]} rows of features and labels of the shape {y.shape}")
     if np.issubdtype(y.dtype, np.floating):
         if not np.all(np.isfinite(y)):
             raise ProbeError("the targets have values that are NaN or infinite")
-        return jnp.asarray(y.reshape(len(y), -1), x.dtype)
-    top = int(y.max()) if y.ndim == 1 else 1
-    width = num_classes or top + 1
-    if int(y.min()) < 0 or top >= (width if y.ndim == 1 else 2) or int(y.max()) > top:
-        raise ProbeError(f"labels go from {y.min()} to {y.max()}; expected 0..{width - 1 if y.ndim == 1 else 1}")
-    hot = np.eye(width)[y] if y.ndim == 1 else y
-    return jnp.asarray(2.0 * hot - 1.0, x.dtype)
+        return jnp.asarray(y.reshape(len(y), -1), x.dtype), Names()
+    if y.ndim == 1:
+        y, classes = class_labels(y, len(y), num_classes)
+        return jnp.asarray(2.0 * np.eye(len(classes))[y] - 1.0, x.dtype), classes
+    if y.dtype.kind not in "iub" or int(y.min()) < 0 or int(y.max()) > 1:
+        raise ProbeError(f"labels go from {y.min()} to {y.max()}; expected 0..1")
+    return jnp.asarray(2.0 * y - 1.0, x.dtype), Names()

@@ -9,7 +9,7 @@ import numpy as np
 from tljax.evaluation import predict
 from tljax.objectives import Term
 from tljax.plans import Plan, plan
-from tljax.probes import Ridge, likeliest_scale, ridge
+from tljax.probes import Ridge, ridge, temperature
 from tljax.training import Result, fit
 from tljax.training.inputs import labelled
 from tljax.tree import map_named, named_leaves, select
@@ -132,7 +132,7 @@ def _scale(found: Ridge, y: Any, width: int) -> Array:
     told = np.bincount(labels)[labels] > 1  # without its only example, nothing is known of a class
     if not told.any():
         return jnp.ones((), found.weights.dtype)
-    return likeliest_scale(found.loo[told], labels[told])
+    return 1 / temperature(found.loo[told], labels[told])
 
 
 def _check(model: Model, params: Params, x: Any, features: Array, head: tuple[str, str, bool]) -> None:

@@ -7,16 +7,16 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from tljax.checkpoints.run import write_atomically
 from tljax.data import Augment, random_crop
-from tljax.evaluation import evaluate, knn_predict, predict
+from tljax.evaluation import evaluate, predict
 from tljax.evaluation.report import write_report
 from tljax.models import build
 from tljax.plans import Plan, linear_probe, plan
+from tljax.probes import knn
 from tljax.recipes.folder import claim_folder, read_results
 from tljax.recipes.outcome import Outcome, tell
 from tljax.recipes.results import Scored, collect, score_probabilities
@@ -157,10 +157,7 @@ class _Bench:
     def _nearest(self, pool: np.ndarray, valid: np.ndarray, test: np.ndarray, rows: np.ndarray) -> Scored:
         def answer(queries: np.ndarray, k: int) -> np.ndarray:
             labels, classes = self.target.train.y[rows], self.target.train.outputs
-            near = knn_predict(
-                jnp.asarray(pool[rows]), jnp.asarray(labels), jnp.asarray(queries), k=k, num_classes=classes
-            )
-            return np.asarray(near)
+            return np.asarray(knn(pool[rows], labels, k=k, num_classes=classes).predict(queries))
 
         right = [float(np.mean(answer(valid, k).argmax(-1) == self.target.valid.y)) for k in NEIGHBOURS]
         best = int(np.argmax(right))

@@ -1,11 +1,13 @@
 """k nearest neighbours, against scikit-learn."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.evaluation import KnnError, knn_predict
+from tljax.probes import ProbeError, knn
 
 neighbors = pytest.importorskip("sklearn.neighbors")
 RNG = np.random.default_rng(0)
@@ -15,7 +17,7 @@ QUERIES = (RNG.normal(size=(33, 6)) + 3).astype("float32")
 
 
 def predict(features=FEATURES, labels=LABELS, queries=QUERIES, **options):
-    return np.asarray(knn_predict(features, labels, queries, num_classes=4, **options))
+    return np.asarray(knn(features, labels, num_classes=4, **options).predict(queries))
 
 
 def scikit(k, metric, weights="uniform", n=60):
@@ -45,7 +47,7 @@ def test_tiny_temperatures_do_not_overflow():
 
 
 def test_many_chunks(monkeypatch):
-    import tljax.evaluation.knn as module
+    module = sys.modules["tljax.probes.knn"]
 
     whole = predict(k=4)
     monkeypatch.setattr(module, "_CHUNK", 10)
@@ -76,7 +78,7 @@ def test_one_program_for_subsets_of_one_length():
     @jax.jit
     def run(weight, temperature):
         calls.append(1)
-        return knn_predict(FEATURES, LABELS, QUERIES, num_classes=4, weight=weight)
+        return knn(FEATURES, LABELS, num_classes=4, weight=weight).predict(QUERIES)
 
     for count in (3, 10, 60):
         run((jnp.arange(60) < count).astype(jnp.float32), 0.1)
@@ -94,30 +96,28 @@ def test_bad_features_show():
     found = predict(queries=broken)
     assert np.isnan(found[0]).all()
     assert np.isfinite(found[1:]).all()
-    support = FEATURES.copy()
-    support[0, 0] = np.nan
-    assert np.isnan(predict(support)).all()
 
 
 def test_zero_vectors_and_ties_are_defined():
-    features, labels = jnp.zeros((3, 2)), jnp.array([2, 1, 1])
-    found = knn_predict(features, labels, jnp.ones((1, 2)), num_classes=3, k=1)
-    np.testing.assert_array_equal(found, [[0, 0, 1]])  # equally near: the first
+    found = knn(jnp.zeros((3, 2)), jnp.array([2, 1, 1]), k=1)
+    np.testing.assert_array_equal(found.predict(jnp.ones((1, 2))), [[0, 0, 1]])  # equally near: the first
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"k": 0}, "k >= 1"),
-        ({"temperature": 0.0}, "temperature > 0"),
+        ({"k": 0}, "k must be 1 or more"),
+        ({"temperature": 0.0}, "temperature above 0"),
         ({"metric": "manhattan"}, "'manhattan'"),
-        ({"labels": LABELS[:5]}, r"\(60, 6\), \(5,\)"),
-        ({"labels": LABELS.astype("float32")}, "integer labels"),
-        ({"queries": QUERIES[:, :3]}, r"\(33, 3\)"),
-        ({"features": FEATURES[:0], "labels": LABELS[:0]}, "none of them empty"),
+        ({"labels": LABELS[:5]}, r"60 rows of features and labels of the shape \(5,\)"),
+        ({"labels": LABELS.astype("float32")}, "integers or names; found float32"),
+        ({"labels": LABELS * 0}, "all 60 labels are 0"),
+        ({"queries": QUERIES[:, :3]}, r"\[M, 6\], one row or more; found \(33, 3\)"),
+        ({"features": FEATURES[:0], "labels": LABELS[:0]}, "not empty"),
+        ({"features": np.where(FEATURES > 5, np.nan, FEATURES)}, r"NaN or infinite, in \d+ of 60 rows"),
         ({"weight": np.ones(3)}, r"\(3,\)"),
     ],
 )
 def test_wrong_input_raises(given, message):
-    with pytest.raises(KnnError, match=message):
+    with pytest.raises(ProbeError, match=message):
         predict(**given)
