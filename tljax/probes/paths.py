@@ -67,7 +67,7 @@ def ridge_paths(
     >>> y = np.arange(40) % 2
     >>> x = rng.normal(size=(40, 3)) + 3 * y[:, None]
     >>> found = ridge_paths(x[:20], y[:20], [[0, 1, 2, 3], [4, 5, 6, 7]], test_features=x[20:], test_labels=y[20:])
-    >>> found.test_accuracy.shape, bool((found.test_accuracy[:, :5] > 0.9).all())
+    >>> found.test_accuracy.shape, bool((found.test_accuracy[:, :9] > 0.9).all())
     ((2, 13), True)
     """
     x = finite_features(features)
@@ -120,13 +120,13 @@ def _subset(x: Array, y: Array, test: Array, known: Array, strengths: Array | No
         strengths = jnp.asarray(GRID, x.dtype) * jnp.where(total > 0, total, 1)
     fit = Fit(u, squares, targets - offset[None])
     lack = left_out(fit, strengths)
-    hits = jnp.argmax(targets[None] - lack, axis=-1) == y[None]
+    hits = jnp.argmax(targets[None] - lack, axis=-1).astype(y.dtype) == y[None]
     # Weights of all strengths in one product: X^T U / (s^2 + lambda) where U are the eigenvectors, else V s / (...).
     shrunk = fit.inside[None] / (squares[None] + strengths[:, None])[..., None]  # [L, R, C]
     left = dot(centred.T, vectors) if wide else vectors * jnp.sqrt(squares)[None]
     weights = dot(left, jnp.moveaxis(shrunk, 1, 0).reshape(len(squares), -1))  # [D, L C]
     biases = jnp.tile(offset, len(strengths)) - dot(mean, weights)
     said = dot(test, weights.astype(test.dtype)) + biases.astype(test.dtype)[None]
-    right = jnp.argmax(said.reshape(len(test), len(strengths), classes), axis=-1) == known[:, None]
+    right = jnp.argmax(said.reshape(len(test), len(strengths), classes), axis=-1).astype(known.dtype) == known[:, None]
     errors = jnp.mean(jnp.square(lack), axis=(1, 2))
     return strengths, errors, jnp.mean(hits.astype(x.dtype), axis=1), jnp.mean(right.astype(x.dtype), axis=0)
