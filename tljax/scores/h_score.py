@@ -64,24 +64,37 @@ def shrinkage_h_score(features: Any, labels: Any) -> float:
 
 @partial(jax.jit, static_argnums=2)
 def _shrunk(x: Array, y: Array, classes: int) -> Array:
-    n, d = x.shape
-    found = spectrum(x)
-    amount = shrinkage(x, found)
-    counts, means = class_means(x, Labelled(x, y, classes).one_hot)
+    return shrunk(x, spectrum(x), Labelled(x, y, classes).one_hot)
+
+
+def shrunk(x: Array, found: Spectrum, one_hot: Array, width: Array | None = None) -> Array:
+    """The shrinkage H-score of `x` `[N, D]`, whose centred spectrum is `found`, and classes `[N, C]`.
+
+    `width` is the number of features where columns of zeros pad them.
+
+    >>> x, classes = jnp.array([[0.0, 0.1], [0.0, -0.1], [1.0, 0.1], [1.0, -0.1]]), jnp.eye(2)[jnp.array([0, 0, 1, 1])]
+    >>> round(float(shrunk(x, spectrum(x), classes)), 4)
+    1.3026
+    """
+    n, d = len(x), jnp.asarray(x.shape[1], x.dtype) if width is None else width
+    amount = shrinkage(x, found, d)
+    counts, means = class_means(x, one_hot)
     # Outside the span of the examples the class means have no part, so K directions are enough.
     spread = (1 - amount) * found.energy / n + amount * jnp.sum(found.energy) / (n * d)
     between = jnp.sum(counts[:, None] * coordinates(found, means) ** 2, axis=0) / (n - 1)
     return (1 - amount) * jnp.sum(jnp.where(spread > 0, between / jnp.where(spread > 0, spread, 1), 0))
 
 
-def shrinkage(x: Array, found: Spectrum) -> Array:
+def shrinkage(x: Array, found: Spectrum, width: Array | None = None) -> Array:
     """How much to shrink the covariance of `x` `[N, D]` towards a sphere, 0..1; `found` is its centred spectrum.
+
+    `width` is the number of features where columns of zeros pad them.
 
     >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     >>> shrinkage(x, spectrum(x)).item()
     0.0
     """
-    n, d = x.shape
+    n, d = len(x), jnp.asarray(x.shape[1], x.dtype) if width is None else width
     total, square = jnp.sum(found.energy) / n, jnp.sum(found.energy**2) / n**2  # tr(S), |S|^2
     delta = (square - total**2 / d) / d
     # sum_jk (X^2)^T (X^2) is the sum over examples of the squared length to the fourth power.

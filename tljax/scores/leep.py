@@ -41,7 +41,17 @@ def leep(probabilities: Any, labels: Any) -> float:
 
 @partial(jax.jit, static_argnums=2)
 def _leep(theta: Array, y: Array, classes: int) -> Array:
-    joint = exact(Labelled(theta, y, classes).one_hot.T, theta)
+    return leep_of(theta, y, Labelled(theta, y, classes).one_hot)
+
+
+def leep_of(theta: Array, y: Array, one_hot: Array) -> Array:
+    """LEEP of probabilities `[N, S]` and classes `[N]`, also as `[N, C]`.
+
+    >>> theta, y = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]), jnp.array([0, 1, 0])
+    >>> round(float(leep_of(theta, y, jnp.eye(2)[y])), 4)
+    -0.2703
+    """
+    joint = exact(one_hot.T, theta)
     mass = jnp.sum(joint, axis=0)
     given = jnp.where(mass[None] > 0, joint / jnp.where(mass > 0, mass, 1)[None], 0)
     return jnp.mean(jnp.log(jnp.sum(theta * given[y], axis=1)))

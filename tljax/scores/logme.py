@@ -82,12 +82,17 @@ def _logme(x: Array, targets: Array, center: bool, best: bool) -> Array:
     if center:
         targets = targets - jnp.mean(targets, axis=0, keepdims=True)
     found = spectrum(x, center=center)
-    one = partial(_evidence if best else _fixed_point, found, len(x) - center)
+    one = partial(evidence if best else _fixed_point, found, len(x) - center)
     return jnp.mean(jax.vmap(one, in_axes=1)(targets))
 
 
-def _evidence(found: Spectrum, n: int, t: Array) -> Array:
-    """The maximum of L by a grid over log r that narrows around its best point."""
+def evidence(found: Spectrum, n: int, t: Array) -> Array:
+    """The maximum of L, over `n`, by a grid over log r that narrows around its best point; `t` `[N]` is one target.
+
+    >>> x, t = jnp.array([[-1.0], [0.0], [1.0]]), jnp.array([-1.0, 0.5, 0.5])
+    >>> round(float(evidence(spectrum(x), 2, t)), 3)
+    -1.203
+    """
     x2, rest = _projected(found, t)
     width = 18.0 if t.dtype == jnp.float32 else 40.0
 
