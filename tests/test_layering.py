@@ -17,7 +17,7 @@ LAYERS = (
     {"plans", "peft", "objectives", "probes", "merging", "data"},
     {"scores"},
     {"evaluation"},
-    {"features", "training"},
+    {"features", "selection", "training"},
     {"recipes"},
     {"commands"},
     {"cli"},

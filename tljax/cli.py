@@ -8,6 +8,7 @@ from tljax import __version__
 from tljax.commands.finetune import add_finetune
 from tljax.commands.merging import add_merging
 from tljax.commands.options import Parser
+from tljax.commands.rank import add_rank
 from tljax.commands.transfer import add_transfer
 from tljax.commands.weights import add_weights
 
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_finetune(commands)
     add_transfer(commands)
+    add_rank(commands)
     add_weights(commands)
     add_merging(commands)
     return parser

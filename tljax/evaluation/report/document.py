@@ -1,6 +1,6 @@
 """The report as blocks: the verdict first, then the evidence, then how it came about."""
 
-from tljax.evaluation.report import comparison, tables
+from tljax.evaluation.report import comparison, standings, tables
 from tljax.evaluation.report.blocks import Block, Heading, Paragraph, Picture, Preformatted, Verdict
 from tljax.evaluation.report.captions import (
     accuracy_picture,
@@ -16,6 +16,7 @@ from tljax.evaluation.report.results import (
     at_main_shots,
     check,
     is_comparison,
+    is_ranking,
     is_regression,
     judged,
     label,
@@ -32,6 +33,8 @@ from tljax.evaluation.report.results import (
 def document(results: Results) -> list[Block]:
     """The blocks of the report, in the order of reading; raises `ReportError` for results that lack a part."""
     check(results)
+    if is_ranking(results):
+        return standings.document(results)
     if is_comparison(results):
         return comparison.document(results)
     sections = (_verdict, _table, _labels, _curves, _confusion, _shots, _recall, _transferred, _protocol, _reading)
@@ -45,6 +48,8 @@ def pictures(results: Results) -> list[Picture]:
 
 def subtitle(results: Results) -> str:
     """One line under the title: what ran."""
+    if is_ranking(results):
+        return standings.subtitle(results)
     if is_comparison(results):
         return comparison.subtitle(results)
     shots = ", ".join(str(number) for number in results["shots"])

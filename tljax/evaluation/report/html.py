@@ -23,7 +23,7 @@ from tljax.evaluation.report.theme import DARK, LIGHT
 
 Pictures = Mapping[str, str]
 
-_SIGNS = {"helped": "▲", "hurt": "▼", "undecided": "◆"}
+_SIGNS = {"helped": "▲", "hurt": "▼", "undecided": "◆", "decided": "●"}
 
 
 def render_html(results: Results) -> str:

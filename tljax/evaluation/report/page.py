@@ -51,7 +51,7 @@ p { margin: .6rem 0; overflow-wrap: anywhere; }
 .verdict {
   border-left: 6px solid var(--tone); border-radius: 6px; background: var(--back); padding: 1rem 1.3rem 1.1rem;
 }
-.verdict.helped { --tone: var(--good); --back: var(--good-back); }
+.verdict.helped, .verdict.decided { --tone: var(--good); --back: var(--good-back); }
 .verdict.hurt { --tone: var(--bad); --back: var(--bad-back); }
 .verdict.undecided { --tone: var(--unsure); --back: var(--unsure-back); }
 .verdict p { margin: 0; font-size: 1.15rem; line-height: 1.45; }

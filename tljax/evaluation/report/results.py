@@ -59,17 +59,30 @@ def is_comparison(results: Results) -> bool:
     return results.get("kind") == "comparison"
 
 
+def is_ranking(results: Results) -> bool:
+    """Whether these are results of `tljax rank`.
+
+    >>> is_ranking({"kind": "ranking"}), is_ranking({})
+    (True, False)
+    """
+    return results.get("kind") == "ranking"
+
+
 def check(results: Results) -> None:
     """Raise `ReportError` where `results` lacks a part of what `tljax transfer` or `tljax finetune` records."""
     required: tuple[str, ...] = _REQUIRED
     if is_comparison(results):
         required = tuple(key for key in (*_REQUIRED, "notes") if key not in ("source", "graft"))
+    if is_ranking(results):
+        required = ("title", "summary", "target", "models", "notes")
     missing = [key for key in required if key not in results]
     if missing:
         raise ReportError(
             f"these results lack {', '.join(missing)}; a report needs {', '.join(required)}. "
             "Pass the whole dict that the run recorded."
         )
+    if is_ranking(results):
+        return
     if not results["shots"] or not results["methods"]:
         raise ReportError("these results name no shots or no methods, so there is nothing to report")
 

@@ -1,0 +1,126 @@
+"""`tljax rank`: weight files ranked for a labelled set, in a run folder with a report."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from tljax.checkpoints.run import write_atomically
+from tljax.data import k_shot
+from tljax.evaluation.report import write_report
+from tljax.features import extract
+from tljax.models import Pretrained, load_pretrained
+from tljax.recipes.finetune.setup import Setup, load_setup
+from tljax.recipes.folder import claim_folder, read_results
+from tljax.recipes.outcome import tell
+from tljax.recipes.ranking.models import rank_models
+from tljax.recipes.ranking.settings import RankSettings
+from tljax.recipes.ranking.tuning import Tuning
+from tljax.tree import count
+
+
+@dataclasses.dataclass(frozen=True)
+class RankOutcome:
+    """A finished ranking."""
+
+    results: dict[str, Any]
+    folder: pathlib.Path
+
+    def __str__(self) -> str:
+        return f"{self.results['text']}\n\nReport: {self.folder / 'report.html'}"
+
+
+def run_rank(settings: RankSettings, *, show: bool = True) -> RankOutcome:
+    """Do what `settings` say, in its run folder, which gets results.json, report.html and report.md.
+
+    Raises:
+      RunError: the folder holds a run of other settings, or cannot be written to.
+      CheckpointError, ModelError, DataError, SettingsError, SelectionError: as their messages say.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run_rank(RankSettings(("nowhere",), "digits", run_dir=folder), show=False)
+    Traceback (most recent call last):
+    tljax.checkpoints.errors.CheckpointError: ...nowhere...
+    """
+    folder = settings.folder
+    claim_folder(folder, settings.described(), resume=settings.resume)
+    results = read_results(folder)
+    if results is not None:
+        tell(show, f"{folder} holds this run complete; writing its report anew")
+    else:
+        results = _compute(settings, show)
+        write_atomically(folder / "results.json", json.dumps(results, indent=1))
+    write_report(results, folder)
+    return RankOutcome(results, folder)
+
+
+def _compute(settings: RankSettings, show: bool) -> dict[str, Any]:
+    setups, known = {}, {}
+    for name, path in settings.paths.items():
+        setups[name] = load_setup(settings.finetuning(path))
+        tell(show, f"{name}: {setups[name].pretrained.report.recognised}")
+    first = next(iter(setups.values())).task
+    rows = _rows(settings, first)
+    data = {name: setup.task.train.take(rows) for name, setup in setups.items()}
+    valid = None if settings.labels_per_class else {name: setup.task.valid for name, setup in setups.items()}
+    for name, setup in setups.items():
+        known[name] = settings.known.get(name, {}) | _probabilities(settings, name, setup, data[name], show)
+    ranking = rank_models(
+        {name: setup.pretrained for name, setup in setups.items()},
+        data,
+        known=known,
+        finetune=settings.finetune,
+        valid=valid,
+        tuning=Tuning(settings.steps, settings.batch_size, settings.learning_rates, settings.seeds, settings.seed),
+        subsets=settings.subsets,
+        seed=settings.seed,
+        racing=settings.racing,
+        cache=settings.cache,
+        progress=show,
+    )
+    notes = [*first.notes, _judged(settings, first)] if settings.finetune else list(first.notes)
+    return {
+        "kind": "ranking",
+        "title": settings.title,
+        "target": first.described() | {"train": len(rows)},
+        "summary": ranking.as_dict(),
+        "models": {name: _described(settings.paths[name], setup) for name, setup in setups.items()},
+        "notes": notes,
+        "text": "\n".join([str(ranking), *notes]),
+    }
+
+
+def _rows(settings: RankSettings, task: Any) -> np.ndarray:
+    if settings.labels_per_class is None:
+        return np.arange(len(task.train))
+    return k_shot(task.train.y, settings.labels_per_class, seed=settings.seed, classes=task.train.classes)
+
+
+def _probabilities(settings: RankSettings, name: str, setup: Setup, data: Any, show: bool) -> dict[str, Any]:
+    """What the head in the file says of the examples, where there is one."""
+    example = jax.tree.map(lambda leaf: leaf[:1], data.x)
+    own: Pretrained = load_pretrained(settings.paths[name], example=example)
+    if any(row.name.startswith("head/") and row.action == "reinitialised" for row in own.report.graft.rows):
+        return {}
+    title = f"classes of the source by {name}" if show else False
+    found = extract(own.model, own.params, data, layer="logits", cache=settings.cache, progress=title)
+    logits = found.features
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        return {}
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    return {"probabilities": shifted / shifted.sum(1, keepdims=True)}
+
+
+def _judged(settings: RankSettings, task: Any) -> str:
+    if settings.labels_per_class:
+        return "Fine-tuning was judged by cross-validation of the same labels."
+    return f"Fine-tuning was judged on the validation part, {len(task.valid)} examples."
+
+
+def _described(path: str, setup: Setup) -> dict[str, Any]:
+    pretrained = setup.pretrained
+    return {"path": path, "recognised": pretrained.report.recognised, "parameters": count(pretrained.params)}
