@@ -25,8 +25,9 @@ _HOME = {
     "features": ("extract",),
     "evaluation": ("evaluate", "interval", "paired_gain", "predict", "verdict"),
     "probes": ("ridge",),
+    "selection": ("Candidate", "rank_features"),
     "training": ("Result", "fit", "fit_many", "make_step"),
-    "recipes": ("closed_form_head", "lp_ft"),
+    "recipes": ("closed_form_head", "lp_ft", "rank_models"),
 }  # fmt: skip
 _PACKAGES = (
     "checkpoints",
@@ -41,6 +42,7 @@ _PACKAGES = (
     "probes",
     "recipes",
     "scores",
+    "selection",
     "training",
     "tree",
 )

@@ -12,6 +12,7 @@ from tljax import plans as plans
 from tljax import probes as probes
 from tljax import recipes as recipes
 from tljax import scores as scores
+from tljax import selection as selection
 from tljax import training as training
 from tljax import tree as tree
 from tljax.checkpoints import load_weights as load_weights
@@ -56,6 +57,9 @@ from tljax.plans import unfreeze as unfreeze
 from tljax.probes import ridge as ridge
 from tljax.recipes import closed_form_head as closed_form_head
 from tljax.recipes import lp_ft as lp_ft
+from tljax.recipes import rank_models as rank_models
+from tljax.selection import Candidate as Candidate
+from tljax.selection import rank_features as rank_features
 from tljax.training import Result as Result
 from tljax.training import fit as fit
 from tljax.training import fit_many as fit_many

@@ -44,11 +44,17 @@ def temperature(logits: Any, labels: Any, *, smoothing: float = 1.0) -> Array:
     if bool(jnp.any(jnp.isnan(z))) or not smoothing >= 0:
         raise ProbeError(f"the logits may not be NaN, nor smoothing below 0; smoothing is {smoothing!r}")
     z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
-    return 1 / _bisected(z, jnp.asarray(y), jnp.asarray(smoothing, z.dtype))
+    return 1 / likeliest_scale(z, jnp.asarray(y), jnp.asarray(smoothing, z.dtype))
 
 
 @jax.jit
-def _bisected(z: Array, y: Array, smoothing: Array) -> Array:
+def likeliest_scale(z: Array, y: Array, smoothing: Array) -> Array:
+    """One over the temperature, for arrays that were checked; can be traced.
+
+    >>> z, y = jnp.array([[1.0, -1.0]] * 4), jnp.array([0, 0, 0, 1])
+    >>> round(float(likeliest_scale(z, y, jnp.float32(1.0))), 3)
+    0.424
+    """
     live = z > ABSENT / 2  # not the logit of a class without examples, which has probability 0 at every temperature
     spread = live.astype(z.dtype) / jnp.maximum(jnp.sum(live, axis=-1, keepdims=True), 1).astype(z.dtype)
     q = (len(z) * jax.nn.one_hot(y, z.shape[1], dtype=z.dtype) + smoothing * spread) / (len(z) + smoothing)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
@@ -77,7 +78,8 @@ class Ranking:
         return f"Undecided between {names}: {told}. {first.name} is ahead; {cost}."
 
     def __str__(self) -> str:
-        return f"{self.table()}\n\n{self.verdict}" + "".join(f"\n{note}" for note in self.notes)
+        lines = [textwrap.fill(text, 100) for text in (self.verdict, *self.notes)]
+        return "\n".join([self.table(), "", *lines])
 
     def table(self) -> str:
         """One row a candidate."""

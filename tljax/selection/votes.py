@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.probes import likeliest_scale
+from tljax.probes.temperature import likeliest_scale
 from tljax.scores.h_score import shrunk
 from tljax.scores.leep import leep_of
 from tljax.scores.logme import evidence
-from tljax.scores.spectrum import spectrum
-from tljax.selection.heads import centroids_left_out, neighbours_left_out, ridge_left_out
+from tljax.selection.heads import centroids_left_out, gram_spectrum, neighbours_left_out, ridge_left_out
 from tljax.types import Array
 
 NEIGHBOURS = (1, 5)
@@ -97,13 +96,14 @@ def votes_of(given: Given, labels: np.ndarray, rows: np.ndarray, classes: int) -
     >>> found.ridge.tolist(), found.centroid.tolist()
     ([1.0], [1.0])
     """
-    found = _votes(given, jnp.asarray(labels, jnp.int32), jnp.asarray(rows, jnp.int32), classes)
+    with jax.enable_x64(True):
+        found = _votes(given, jnp.asarray(labels, jnp.int32), jnp.asarray(rows, jnp.int32), classes)
     return Votes(*(np.asarray(vote, np.float64) for vote in found))
 
 
 @partial(jax.jit, static_argnums=3)
 def _votes(given: Given, labels: Array, rows: Array, classes: int) -> Votes:
-    one_hot = jax.nn.one_hot(labels, classes, dtype=given.x.dtype)
+    one_hot = jax.nn.one_hot(labels, classes, dtype=jnp.float64)
     counts = jnp.sum(one_hot, axis=0)
     told = counts[labels] > 1  # of a class with one example nothing is left when it is left out
     of_subset = partial(_subset, given, labels, one_hot, told)
@@ -111,19 +111,19 @@ def _votes(given: Given, labels: Array, rows: Array, classes: int) -> Votes:
 
 
 def _subset(given: Given, labels: Array, one_hot: Array, told: Array, rows: Array) -> Votes:
-    x, cosines = given.x[rows], given.cosines[rows][:, rows]
-    found = spectrum(x)
+    x, cosines = given.x[rows].astype(jnp.float64), given.cosines[rows][:, rows].astype(jnp.float64)
+    found = gram_spectrum(x)
     number = jnp.maximum(jnp.sum(told), 1).astype(x.dtype)
 
     def accuracy(scores: Array) -> Array:
         right = jnp.argmax(scores, axis=1).astype(labels.dtype) == labels
-        return jnp.where(jnp.any(told), jnp.sum(right & told) / number, jnp.nan)
+        return jnp.where(jnp.any(told), jnp.sum(right & told).astype(x.dtype) / number, jnp.nan)
 
-    loo = ridge_left_out(found, 2 * one_hot - 1)
+    loo = ridge_left_out(found, 2 * one_hot - 1, given.width.astype(x.dtype))
     near = [accuracy(neighbours_left_out(cosines, one_hot, min(k, len(rows) - 1))) for k in NEIGHBOURS]
     targets = one_hot - jnp.mean(one_hot, axis=0, keepdims=True)
     evidences = jax.vmap(partial(evidence, found, len(rows) - 1), in_axes=1)(targets)
-    theta = given.theta[rows]
+    theta = given.theta[rows].astype(jnp.float64)
     return Votes(
         ridge=accuracy(loo),
         likelihood=jnp.where(jnp.any(told), _likelihood(loo, labels, told), jnp.nan),
@@ -131,13 +131,13 @@ def _subset(given: Given, labels: Array, one_hot: Array, told: Array, rows: Arra
         neighbours=near[1],
         centroid=accuracy(centroids_left_out(cosines, one_hot)),
         logme=jnp.mean(evidences),
-        h_score=shrunk(x, found, one_hot, given.width) / (one_hot.shape[1] - 1),
+        h_score=shrunk(x, found, one_hot, given.width.astype(x.dtype)) / (one_hot.shape[1] - 1),
         leep=leep_of(theta, labels, one_hot) if theta.shape[1] else jnp.asarray(jnp.nan, x.dtype),
     )
 
 
 def _likelihood(loo: Array, labels: Array, told: Array) -> Array:
     loo = jnp.where(told[:, None], loo, 0)  # of which the scale does not depend
-    logs = jax.nn.log_softmax(likeliest_scale(loo, labels) * loo)
+    logs = jax.nn.log_softmax(likeliest_scale(loo, labels, jnp.ones((), loo.dtype)) * loo)
     own = jnp.take_along_axis(logs, labels[:, None], axis=1)[:, 0]
     return jnp.exp(jnp.sum(jnp.where(told, own, 0)) / jnp.maximum(jnp.sum(told), 1).astype(loo.dtype))

@@ -65,7 +65,7 @@ def entry(
         raise SelectionError(f"candidate {name!r} is a tuple of {len(value)}; expected (model, params)")
     model, params = value[:2]
     found = extract(model, params, data, cache=cache, progress=f"features of {name}" if show else False)
-    made = Candidate(found.features, parameters=count(params))
+    made = Candidate(found.features, parameters=count(params.get("backbone", params)))
     return Entry(_informed(name, made, known), data, model, params)
 
 

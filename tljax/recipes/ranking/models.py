@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tljax.recipes.outcome import tell
-from tljax.recipes.ranking.entries import common_labels, entry, labelled
+from tljax.recipes.ranking.entries import Entry, common_labels, entry, labelled
 from tljax.recipes.ranking.tuning import Tuning, finetuned_accuracy
 from tljax.selection import Ranking, SelectionError
 from tljax.selection.answer import answer
@@ -62,6 +62,8 @@ def rank_models(
     >>> sorted(row.name for row in found.standings)
     ['pixels', 'random']
     """
+    if subsets < 2:
+        raise SelectionError(f"subsets is {subsets}; the scatter between them needs 2 or more")
     if not candidates:
         raise SelectionError("there are no candidates to rank")
     strangers = sorted(set(known or {}) - set(candidates))
@@ -71,20 +73,42 @@ def rank_models(
         name: entry(name, value, labelled(_of(data, name)), (known or {}).get(name, {}), cache=cache, show=progress)
         for name, value in candidates.items()
     }
+    judges = None if valid is None else {name: labelled(_of(valid, name)) for name in candidates}
+    return rank_entries(
+        entries,
+        judges,
+        finetune=finetune,
+        tuning=tuning,
+        subsets=subsets,
+        seed=seed,
+        racing=racing,
+        progress=progress,
+    )
+
+
+def rank_entries(
+    entries: Mapping[str, Entry],
+    valid: Mapping[str, Any] | None,
+    *,
+    finetune: int,
+    tuning: Tuning,
+    progress: bool,
+    **options: Any,
+) -> Ranking:
+    """`rank_models` for candidates whose features are there."""
     given = {name: found.candidate for name, found in entries.items()}
     ready, y, _ = checked(given, common_labels(entries))
-    found = estimate(ready, y, subsets=subsets, seed=seed, racing=racing, tell=lambda line: tell(progress, line))
+    found = estimate(ready, y, tell=lambda line: tell(progress, line), **options)
     ranking = answer(found)
     if finetune < 1:
         return ranking
     measured: dict[str, tuple[float, float]] = {}
     for row in sorted(ranking.standings, key=lambda row: -row.p_best):
         if entries[row.name].model is not None and len(measured) < finetune:
-            judge = None if valid is None else labelled(_of(valid, row.name))
+            judge = None if valid is None else valid[row.name]
+            title = f"fine-tuning {row.name}"
             try:
-                measured[row.name] = finetuned_accuracy(
-                    entries[row.name], judge, tuning, title=f"fine-tuning {row.name}", show=progress
-                )
+                measured[row.name] = finetuned_accuracy(entries[row.name], judge, tuning, title=title, show=progress)
             except TljaxError as error:
                 raise SelectionError(f"candidate {row.name!r} cannot be fine-tuned: {error}") from error
     if not measured:

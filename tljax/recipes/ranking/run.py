@@ -12,13 +12,15 @@ from tljax.checkpoints.run import write_atomically
 from tljax.data import k_shot
 from tljax.evaluation.report import write_report
 from tljax.features import extract
-from tljax.models import Pretrained, load_pretrained
+from tljax.models import load_pretrained
 from tljax.recipes.finetune.setup import Setup, load_setup
 from tljax.recipes.folder import claim_folder, read_results
 from tljax.recipes.outcome import tell
-from tljax.recipes.ranking.models import rank_models
+from tljax.recipes.ranking.entries import Entry
+from tljax.recipes.ranking.models import rank_entries
 from tljax.recipes.ranking.settings import RankSettings
 from tljax.recipes.ranking.tuning import Tuning
+from tljax.selection import Candidate
 from tljax.tree import count
 
 
@@ -59,27 +61,21 @@ def run_rank(settings: RankSettings, *, show: bool = True) -> RankOutcome:
 
 
 def _compute(settings: RankSettings, show: bool) -> dict[str, Any]:
-    setups, known = {}, {}
+    setups = {}
     for name, path in settings.paths.items():
         setups[name] = load_setup(settings.finetuning(path))
         tell(show, f"{name}: {setups[name].pretrained.report.recognised}")
     first = next(iter(setups.values())).task
     rows = _rows(settings, first)
-    data = {name: setup.task.train.take(rows) for name, setup in setups.items()}
-    valid = None if settings.labels_per_class else {name: setup.task.valid for name, setup in setups.items()}
-    for name, setup in setups.items():
-        known[name] = settings.known.get(name, {}) | _probabilities(settings, name, setup, data[name], show)
-    ranking = rank_models(
-        {name: setup.pretrained for name, setup in setups.items()},
-        data,
-        known=known,
+    entries = {name: _entry(settings, name, setup, rows, show) for name, setup in setups.items()}
+    ranking = rank_entries(
+        entries,
+        None if settings.labels_per_class else {name: setup.task.valid for name, setup in setups.items()},
         finetune=settings.finetune,
-        valid=valid,
         tuning=Tuning(settings.steps, settings.batch_size, settings.learning_rates, settings.seeds, settings.seed),
         subsets=settings.subsets,
         seed=settings.seed,
         racing=settings.racing,
-        cache=settings.cache,
         progress=show,
     )
     notes = [*first.notes, _judged(settings, first)] if settings.finetune else list(first.notes)
@@ -100,19 +96,22 @@ def _rows(settings: RankSettings, task: Any) -> np.ndarray:
     return k_shot(task.train.y, settings.labels_per_class, seed=settings.seed, classes=task.train.classes)
 
 
-def _probabilities(settings: RankSettings, name: str, setup: Setup, data: Any, show: bool) -> dict[str, Any]:
-    """What the head in the file says of the examples, where there is one."""
-    example = jax.tree.map(lambda leaf: leaf[:1], data.x)
-    own: Pretrained = load_pretrained(settings.paths[name], example=example)
-    if any(row.name.startswith("head/") and row.action == "reinitialised" for row in own.report.graft.rows):
-        return {}
-    title = f"classes of the source by {name}" if show else False
-    found = extract(own.model, own.params, data, layer="logits", cache=settings.cache, progress=title)
-    logits = found.features
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        return {}
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
-    return {"probabilities": shifted / shifted.sum(1, keepdims=True)}
+def _entry(settings: RankSettings, name: str, setup: Setup, rows: np.ndarray, show: bool) -> Entry:
+    """The features of the labelled examples, and what the head in the file says of them, where there is one."""
+    data = setup.task.train.take(rows)
+    own = load_pretrained(settings.paths[name], example=jax.tree.map(lambda leaf: leaf[:1], data.x))
+    title = f"features of {name}" if show else False
+    found = extract(own.model, own.params, data, cache=settings.cache, progress=title)
+    fresh = any(row.name.startswith("head/") and row.action == "reinitialised" for row in own.report.graft.rows)
+    logits = None if fresh else found.logits
+    if logits is not None and logits.ndim == 2 and logits.shape[1] > 1:
+        shifted = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities = shifted / shifted.sum(1, keepdims=True)
+    else:
+        probabilities = None
+    prior = settings.known.get(name, {}).get("prior")
+    candidate = Candidate(found.features, probabilities, count(own.params["backbone"]), prior=prior)
+    return Entry(candidate, data, setup.pretrained.model, setup.pretrained.params)
 
 
 def _judged(settings: RankSettings, task: Any) -> str:
