@@ -20,7 +20,7 @@ def test_euclidean():
 
 def test_cosine():
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
-    means = np.stack([unit[Y == c].mean(0) for c in range(4)])
+    means = np.stack([unit[c == Y].mean(0) for c in range(4)])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     scores = np.asarray(centroid(X, Y).predict(TEST))
     np.testing.assert_allclose(scores, TEST @ means.T, rtol=1e-5)

@@ -30,7 +30,7 @@ def test_features_of_very_different_scale(name):
 def test_fewer_and_more_features_than_examples(shape):
     rng = np.random.default_rng(0)
     y = np.arange(shape[0]) % 3
-    x = (3 + rng.normal(size=shape) * np.linspace(0.1, 4, shape[1]) + 0.5 * rng.normal(size=(3, shape[1]))[y])
+    x = 3 + rng.normal(size=shape) * np.linspace(0.1, 4, shape[1]) + 0.5 * rng.normal(size=(3, shape[1]))[y]
     x = x.astype(np.float32)
     test = x + 0.3 * rng.normal(size=shape).astype(np.float32)
     np.testing.assert_allclose(probabilities(lda(x, y), test), scikit(x, y, test), atol=1e-3)

@@ -154,3 +154,19 @@ def group_members(groups: Any, rows: int) -> np.ndarray:
     within = np.arange(rows) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     found[place[order], within] = order
     return found
+
+
+def row_numbers(subsets: Any, rows: int) -> np.ndarray:
+    """Subsets of one size as row numbers `[S, n]` int32.
+
+    Raises `ProbeError` for another shape, fewer than two a subset, or numbers that are no rows.
+
+    >>> row_numbers([[0, 2]], 3).tolist()
+    [[0, 2]]
+    """
+    found = np.asarray(subsets)
+    if found.ndim != 2 or found.dtype.kind not in "iu" or not len(found) or found.shape[1] < 2:
+        raise ProbeError(f"subsets are row numbers [S, n], n of 2 or more; found {found.dtype} {found.shape}")
+    if int(found.min()) < 0 or int(found.max()) >= rows:
+        raise ProbeError(f"subsets hold the row numbers {found.min()} to {found.max()}; expected 0..{rows - 1}")
+    return found.astype(np.int32)

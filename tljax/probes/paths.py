@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.probes.inputs import ProbeError, class_labels, finite_features, known_labels, positive
+from tljax.probes.inputs import ProbeError, class_labels, finite_features, known_labels, positive, row_numbers
 from tljax.probes.left_out import Fit, dot, left_out
 from tljax.probes.ridge import GRID
 from tljax.types import Array
@@ -72,7 +72,7 @@ def ridge_paths(
     """
     x = finite_features(features)
     y, classes = class_labels(labels, len(x), num_classes)
-    rows = _rows(subsets, len(x))
+    rows = row_numbers(subsets, len(x))
     tried = None if strengths is None else positive(strengths, "strengths are lambdas")
     if test_features is None:
         test, known = jnp.zeros((0, x.shape[1]), x.dtype), np.zeros(0, np.int32)
@@ -85,15 +85,6 @@ def ridge_paths(
     with jax.enable_x64(True):
         found = _paths(x, y, rows, test, known, tried, len(classes), batched)
     return RidgePaths(*(jnp.asarray(np.asarray(value), x.dtype) for value in found))
-
-
-def _rows(subsets: Any, rows: int) -> np.ndarray:
-    found = np.asarray(subsets)
-    if found.ndim != 2 or found.dtype.kind not in "iu" or not len(found) or found.shape[1] < 2:
-        raise ProbeError(f"subsets are row numbers [S, n], n of 2 or more; found {found.dtype} {found.shape}")
-    if int(found.min()) < 0 or int(found.max()) >= rows:
-        raise ProbeError(f"subsets hold the row numbers {found.min()} to {found.max()}; expected 0..{rows - 1}")
-    return found.astype(np.int32)
 
 
 @functools.partial(jax.jit, static_argnums=(6, 7))
