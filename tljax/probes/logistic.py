@@ -130,7 +130,7 @@ def logistic(
     c = jnp.broadcast_to(jnp.asarray(tried, x.dtype)[None], rest[0].shape)
     lead = ((len(c),) if axis else ()) + ((len(tried),) if np.ndim(strengths) else ())
     each = (value.reshape(lead + value.shape[2:]) for value in (weights / by[None, None, :, None], bias, c, *rest))
-    return Logistic(*each, classes)
+    return Logistic(*each, classes=classes)  # type: ignore[misc]  # six arrays
 
 
 def _weights(weight: Any, rows: int) -> tuple[np.ndarray, bool]:
