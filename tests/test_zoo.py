@@ -22,7 +22,7 @@ def evaluate():
 
 
 def made_up(evaluate, draws=4):
-    """Three tasks, two numbers of shots, two seeds, four candidates; `right` ranks as the truth does, `wrong` against."""
+    """Three tasks, two numbers of shots, two seeds, four candidates; ours ranks as the truth does, LogME against it."""
     rng = np.random.default_rng(0)
     truth = (
         rng.permuted(np.tile([0.2, 0.5, 0.6, 0.9], (3, 2, 1)), axis=-1)[:, :, None] + np.array([-0.01, 0.01])[:, None]
@@ -35,13 +35,16 @@ def made_up(evaluate, draws=4):
 def test_a_right_and_a_wrong_method(evaluate) -> None:
     found = evaluate.report(made_up(evaluate))
     right, wrong = found["methods"][evaluate.OURS], found["methods"][evaluate.BASE]
-    assert right["regret"] == 0 and right["tau"] == pytest.approx(1)
-    assert wrong["regret"] == pytest.approx(70) and wrong["tau"] == pytest.approx(-1)
+    assert right["regret"] == 0
+    assert right["tau"] == pytest.approx(1)
+    assert wrong["regret"] == pytest.approx(70)
+    assert wrong["tau"] == pytest.approx(-1)
     assert found["methods"]["random"]["regret"] == pytest.approx(35)
     assert found["ours beside LogME"]["ratio of mean regrets"] == 0
     assert found["ground truth"]["regret of one run of every candidate"] == 0
     told = found["calibration"]
-    assert told["mean stated"] == pytest.approx(0.7) and told["best"] == 1
+    assert told["mean stated"] == pytest.approx(0.7)
+    assert told["best"] == 1
     assert told["Brier"] == pytest.approx(0.3**2 + 3 * 0.1**2)
     assert told["log score"] == pytest.approx(-np.log(0.7), abs=1e-4)
 
@@ -71,7 +74,8 @@ def test_only_whole_tasks_are_read(evaluate, tmp_path) -> None:
     (tmp_path / "truth" / "a.json").write_text(json.dumps({"r/5": cell, "s/5": cell}))
     (tmp_path / "truth" / "b.json").write_text(json.dumps({"s/5": cell}))
     zoo, cells = evaluate.read(tmp_path, tmp_path / "scores.npz", tmp_path / "none.json")
-    assert zoo.tasks == ("s",) and zoo.truth.shape == (1, 1, 2, 2)
+    assert zoo.tasks == ("s",)
+    assert zoo.truth.shape == (1, 1, 2, 2)
     assert zoo.scores["LEEP"].ravel().tolist() == [4, 5, 6, 7]
     assert cells == {"a": {"s/5": cell}, "b": {"s/5": cell}}
 
@@ -87,7 +91,8 @@ def test_methods_score_a_case(monkeypatch) -> None:
     facts = {"parameters": 100, "upstream": 0.9}
     found = {name: method(Case(features, labels, theta, facts)) for name, method in METHODS.items()}
     assert np.isfinite(list(found.values())).all()
-    assert found["ridge"] > 0.8 and found["size"] == pytest.approx(np.log(100))
+    assert found["ridge"] > 0.8
+    assert found["size"] == pytest.approx(np.log(100))
     assert METHODS["LEEP"](Case(features, labels, None, facts)) == -np.inf
     sys.modules.pop("methods")
 

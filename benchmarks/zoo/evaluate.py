@@ -8,6 +8,7 @@ benchmarks/results/zoo_scores.npz; prints the table and writes benchmarks/result
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import pathlib
@@ -132,7 +133,7 @@ def calibration(zoo: Zoo, bins: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.
     stated, right = (np.take_along_axis(a, pick, -1)[..., 0] for a in (chances, shared))
     near = np.take_along_axis(truth >= truth.max(-1, keepdims=True) - 0.01, np.broadcast_to(pick, pick.shape), -1)
     rows = []
-    for low, high in zip(bins, bins[1:]):
+    for low, high in itertools.pairwise(bins):
         inside = (stated > low) & (stated <= high)
         if inside.any():
             rows.append({"stated": [low, high], "cases": int(inside.sum()), "mean stated": stated[inside].mean(),

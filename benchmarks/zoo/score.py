@@ -60,12 +60,12 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", choices=list(METHODS), default=[])
     options = parser.parse_args()
     features = Features(pathlib.Path(options.run_dir) / "features")
+    axes = {"candidates": np.array(list(features.facts)), "tasks": np.array(list(TASKS)), "shots": np.array(SHOTS)}
     found = dict(np.load(RESULT)) if RESULT.exists() else {}
     for method in METHODS:
         if method not in found or method in options.methods:
             found[method] = scored(method, features)
-            np.savez_compressed(RESULT, **found | {"candidates": np.array(list(features.facts)),
-                                                   "tasks": np.array(list(TASKS)), "shots": np.array(SHOTS)})  # fmt: skip
+            np.savez_compressed(RESULT, **found | axes)
             print(method, flush=True)
 
 

@@ -5,7 +5,8 @@
 A cell is fine-tuned from a closed-form head (LP-FT), with the statistics of BatchNorm frozen and a learning rate that
 decays as a cosine. Three draws of the labels, each with its own order of batches; the learning rate is the one of
 `RATES` that does best on the validation part with draw 0. Each cell is stored when it is done; a later call goes on.
-The cells with few shots come first, task by task, so that a table that was interrupted is whole up to some task. Candidates have a file each, so several calls can share the work.
+The cells with few shots come first, task by task, so that a table that was interrupted is whole up to some task.
+Candidates have a file each, so several calls can share the work.
 """
 
 import argparse
