@@ -66,17 +66,19 @@ def test_weighted_tau_of_equal_weights_is_kendalls(evaluate) -> None:
     assert evaluate.weighted_tau(scores, scores) == pytest.approx(1)
 
 
-def test_only_whole_tasks_are_read(evaluate, tmp_path) -> None:
-    axes = {"candidates": np.array(["a", "b"]), "tasks": np.array(["r", "s"]), "shots": np.array([5])}
-    np.savez(tmp_path / "scores.npz", **axes, LEEP=np.arange(8.0).reshape(2, 1, 2, 2))
+def test_only_what_all_candidates_have_is_read(evaluate, tmp_path) -> None:
+    axes = {"candidates": np.array(["a", "b"]), "tasks": np.array(["r", "s"]), "shots": np.array([5, 20])}
+    np.savez(tmp_path / "scores.npz", **axes, LEEP=np.arange(16.0).reshape(2, 2, 2, 2))
     (tmp_path / "truth").mkdir()
     cell = {"accuracy": [0.5, 0.7]}
     (tmp_path / "truth" / "a.json").write_text(json.dumps({"r/5": cell, "s/5": cell}))
-    (tmp_path / "truth" / "b.json").write_text(json.dumps({"s/5": cell}))
+    (tmp_path / "truth" / "b.json").write_text(json.dumps({"s/5": cell, "r/20": cell}))
     zoo, cells = evaluate.read(tmp_path, tmp_path / "scores.npz", tmp_path / "none.json")
     assert zoo.tasks == ("s",)
-    assert zoo.truth.shape == (1, 1, 2, 2)
-    assert zoo.scores["LEEP"].ravel().tolist() == [4, 5, 6, 7]
+    assert zoo.truth.shape == (1, 2, 2, 2)
+    assert evaluate.known(zoo).tolist() == [[True, False]]
+    assert zoo.scores["LEEP"][0, 0].ravel().tolist() == [8, 9, 10, 11]
+    assert evaluate.by_draw(zoo, "LEEP", evaluate.regret).tolist()[0][0] == 0
     assert cells == {"a": {"s/5": cell}, "b": {"s/5": cell}}
 
 

@@ -30,7 +30,7 @@ class Zoo(NamedTuple):
     tasks: tuple[str, ...]
     shots: tuple[int, ...]
     truth: np.ndarray
-    """`[task, shots, seed, candidate]`: test accuracies 0..1."""
+    """`[task, shots, seed, candidate]`: test accuracies 0..1; NaN for a task and shots that are not whole."""
     scores: dict[str, np.ndarray]
     """Of each method `[task, shots, draw, candidate]`; higher is better, NaN for none."""
     chances: np.ndarray | None = None
@@ -63,10 +63,15 @@ def regret(scores: np.ndarray, truth: np.ndarray) -> float:
 def by_draw(zoo: Zoo, method: str, measure: Any) -> np.ndarray:
     """`[task, shots]`: a measure of the method's ranking, averaged over draws of the labels."""
     truth, values = zoo.truth.mean(2), zoo.scores[method]
-    return np.array([
-        [np.mean([measure(usable(draw), truth[t, s]) for draw in values[t, s]]) for s in range(len(zoo.shots))]
-        for t in range(len(zoo.tasks))
-    ])  # fmt: skip
+    found = np.full(truth.shape[:2], np.nan)
+    for place in zip(*np.nonzero(known(zoo))):
+        found[place] = np.mean([measure(usable(draw), truth[place]) for draw in values[place]])
+    return found
+
+
+def known(zoo: Zoo) -> np.ndarray:
+    """`[task, shots]`: whether there is a ground truth."""
+    return ~np.isnan(zoo.truth).any((2, 3))
 
 
 def by_chance(zoo: Zoo) -> np.ndarray:
@@ -86,7 +91,7 @@ def by_one_run(zoo: Zoo) -> np.ndarray:
     return 100 * np.mean(found, 0)
 
 
-def interval(table: np.ndarray, statistic: Any = np.mean, count: int = 2000) -> list[float]:
+def interval(table: np.ndarray, statistic: Any = np.nanmean, count: int = 2000) -> list[float]:
     """The 95 % bootstrap interval over tasks of a statistic of `[task, ...]`."""
     rng = np.random.default_rng(0)
     drawn = [statistic(table[rng.integers(0, len(table), len(table))]) for _ in range(count)]
@@ -96,15 +101,15 @@ def interval(table: np.ndarray, statistic: Any = np.mean, count: int = 2000) -> 
 def summary(zoo: Zoo) -> dict[str, Any]:
     """By method: weighted tau and regret over all tasks, with intervals, and by shots."""
     tables = {method: (by_draw(zoo, method, weighted_tau), by_draw(zoo, method, regret)) for method in zoo.scores}
-    tables |= {"random": (np.zeros_like(by_chance(zoo)), by_chance(zoo))}
+    tables |= {"random": (0 * by_chance(zoo), by_chance(zoo))}
     found = {}
     for method, (tau, lost) in tables.items():
         found[method] = {
-            "tau": round(float(tau.mean()), 4), "tau interval": interval(tau),
-            "regret": round(float(lost.mean()), 4), "regret interval": interval(lost),
-            "tau by shots": dict(zip(map(str, zoo.shots), tau.mean(0).round(4).tolist())),
-            "regret by shots": dict(zip(map(str, zoo.shots), lost.mean(0).round(4).tolist())),
-            "regret by task": dict(zip(zoo.tasks, lost.mean(1).round(4).tolist())),
+            "tau": round(float(np.nanmean(tau)), 4), "tau interval": interval(tau),
+            "regret": round(float(np.nanmean(lost)), 4), "regret interval": interval(lost),
+            "tau by shots": dict(zip(map(str, zoo.shots), np.nanmean(tau, 0).round(4).tolist())),
+            "regret by shots": dict(zip(map(str, zoo.shots), np.nanmean(lost, 0).round(4).tolist())),
+            "regret by task": dict(zip(zoo.tasks, np.nanmean(lost, 1).round(4).tolist())),
         }  # fmt: skip
     return found
 
@@ -114,19 +119,20 @@ def comparison(zoo: Zoo) -> dict[str, Any]:
     both = np.stack([by_draw(zoo, OURS, regret), by_draw(zoo, BASE, regret)], -1)
 
     def ratio(pair: np.ndarray) -> float:
-        return float(pair[..., 0].mean() / max(pair[..., 1].mean(), 1e-9))
+        ours, base = np.nanmean(pair, axis=tuple(range(pair.ndim - 1)))
+        return float(ours / max(base, 1e-9))
 
     return {
         "ratio of mean regrets": round(ratio(both), 4), "interval": interval(both, ratio),
-        "cells": int(both[..., 0].size), "cells lower": int((both[..., 0] < both[..., 1] - 1e-9).sum()),
+        "cells": int(known(zoo).sum()), "cells lower": int((both[..., 0] < both[..., 1] - 1e-9).sum()),
         "cells equal": int(np.isclose(both[..., 0], both[..., 1]).sum()),
     }  # fmt: skip
 
 
 def calibration(zoo: Zoo, bins: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)) -> dict[str, Any]:
     """Whether the stated probability of being the best is how often the choice is the best."""
-    chances, truth = zoo.chances, zoo.truth.mean(2)[:, :, None]
-    assert chances is not None
+    assert zoo.chances is not None
+    chances, truth = zoo.chances[known(zoo)], zoo.truth.mean(2)[known(zoo)][:, None]
     best = (truth == truth.max(-1, keepdims=True)) & np.ones_like(chances, bool)
     shared = best / best.sum(-1, keepdims=True)
     pick = np.argmax(chances, -1)[..., None]
@@ -166,23 +172,26 @@ def table(found: dict[str, Any]) -> str:
 
 
 def read(run_dir: pathlib.Path, scores_file: pathlib.Path, kept: pathlib.Path) -> tuple[Zoo, dict[str, Any]]:
-    """The zoo as far as its ground truth is whole: the cells of the run folder, else those that were kept."""
+    """The zoo as far as its ground truth is whole, and that truth: of the run folder, else what was kept."""
     with np.load(scores_file) as file:
         arrays = dict(file)
     candidates, tasks, shots = (tuple(arrays.pop(axis).tolist()) for axis in AXES)
     files = sorted((run_dir / "truth").glob("*.json"))
     cells = {file.stem: json.loads(file.read_text()) for file in files} or json.loads(kept.read_text())["truth"]
     names = [name for name in candidates if name in cells]
-    keys = {task: [f"{task}/{k}" for k in shots] for task in tasks}
-    whole = [task for task in tasks if all(key in cells[name] for name in names for key in keys[task])]
-    truth = np.array([
-        [np.transpose([cells[name][key]["accuracy"] for name in names]) for key in keys[task]] for task in whole
-    ])  # fmt: skip
-    t, c = [tasks.index(task) for task in whole], [candidates.index(name) for name in names]
+    whole = {key for key in set.union(*map(set, cells.values())) if all(key in cells[name] for name in names)}
+    some = [task for task in tasks if any(f"{task}/{k}" in whole for k in shots)]
+    seeds = len(next(cells[names[0]][key]["accuracy"] for key in whole))
+    truth = np.full((len(some), len(shots), seeds, len(names)), np.nan)
+    for t, task in enumerate(some):
+        for s, k in enumerate(shots):
+            if f"{task}/{k}" in whole:
+                truth[t, s] = np.transpose([cells[name][f"{task}/{k}"]["accuracy"] for name in names])
+    t, c = [tasks.index(task) for task in some], [candidates.index(name) for name in names]
     arrays = {name: values[t][..., c] for name, values in arrays.items()}
     chances = arrays.pop("chances", None)
-    used = {name: {key: cells[name][key] for task in whole for key in keys[task]} for name in names}
-    return Zoo(tuple(names), tuple(whole), shots, truth, arrays, chances), used
+    used = {name: {key: cell for key, cell in cells[name].items() if key in whole} for name in names}
+    return Zoo(tuple(names), tuple(some), shots, truth, arrays, chances), used
 
 
 def report(zoo: Zoo) -> dict[str, Any]:
@@ -194,10 +203,10 @@ def report(zoo: Zoo) -> dict[str, Any]:
         found["calibration"] = calibration(zoo)
     truth = zoo.truth
     found["ground truth"] = {
-        "deviation between seeds": round(float(truth.std(2, ddof=1).mean()), 4),
-        "regret of one run of every candidate": round(float(by_one_run(zoo).mean()), 4),
-        "best": {task: dict(zip(map(str, zoo.shots), [zoo.candidates[i] for i in truth.mean(2)[t].argmax(-1)]))
-                 for t, task in enumerate(zoo.tasks)},
+        "deviation between seeds": round(float(np.nanmean(truth.std(2, ddof=1))), 4),
+        "regret of one run of every candidate": round(float(np.nanmean(by_one_run(zoo))), 4),
+        "best": {f"{zoo.tasks[t]}/{zoo.shots[s]}": zoo.candidates[truth[t, s].mean(0).argmax()]
+                 for t, s in zip(*np.nonzero(known(zoo)))},
     }  # fmt: skip
     return found
 

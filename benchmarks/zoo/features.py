@@ -2,9 +2,9 @@
 
     python benchmarks/zoo/features.py [--run-dir runs/zoo] [--candidates lenet-mnist ...]
 
-Below the run folder, one file a task and candidate: `features` `[N, D]` and `probabilities` `[N, S]` of the source's head
-(without it where the candidate is a random start); and one a task: `labels` `[N]`, and for each number of shots the
-indices of five nested draws, `[5, shots * classes]`. `candidates.json` has parameters, width and upstream accuracy.
+Below the run folder, one file a task and candidate: `features` `[N, D]` and `probabilities` `[N, S]` of the source's
+head (without them where the candidate is a random start); and one a task: `labels` `[N]`, and for each number of shots
+the indices of five nested draws, `[5, shots * classes]`. `candidates.json` has parameters, width and upstream accuracy.
 """
 
 import argparse
