@@ -7,6 +7,7 @@ import numpy as np
 
 import tljax as tl
 from tljax import scores
+from tljax.selection import Candidate, rank_features
 
 
 class Case(NamedTuple):
@@ -35,6 +36,22 @@ def leep(case: Case) -> float:
 def nce(case: Case) -> float:
     """NCE of the source's most likely classes; the worst rank without a source head."""
     return -np.inf if case.probabilities is None else scores.nce(np.argmax(case.probabilities, -1), case.labels)
+
+
+OURS = "tljax rank"
+
+
+def ranked(cases: dict[str, Case]) -> tuple[list[float], list[float]]:
+    """Of `rank_features`: how little choosing each candidate loses, and its probability of being the best.
+
+    Upstream accuracies are not told: those of different sources do not compare.
+    """
+    given = {
+        name: Candidate(case.features, case.probabilities, parameters=case.facts["parameters"])
+        for name, case in cases.items()
+    }
+    found = {row.name: row for row in rank_features(given, next(iter(cases.values())).labels).standings}
+    return [-found[name].regret for name in cases], [found[name].p_best for name in cases]
 
 
 METHODS: dict[str, Callable[[Case], float]] = {

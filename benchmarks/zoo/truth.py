@@ -38,22 +38,22 @@ WIDTH = 10
 
 @functools.cache
 def program(name: str) -> Any:
-    """The step of an architecture and its compiled update: Adam, whose rate stands in the state."""
+    """The compiled start and update of an architecture: Adam, whose rate stands in the state."""
     candidate = next(c for c in CANDIDATES.values() if c.architecture == name)
     params = start(candidate, WIDTH)
     has_statistics = any(map(is_state, named_leaves(params)))
     plan = tl.plan(tl.freeze("**/batch_stats/*")) if has_statistics else tl.plan()
     step = tl.make_step(architecture(name, WIDTH), tl.cross_entropy(), plan.resolve(params), optax.adam(1.0))
-    return step, jax.jit(step.update)
+    return jax.jit(step.init), jax.jit(step.update)
 
 
 def tuned(name: str, params: Any, x: np.ndarray, y: np.ndarray, steps: int, rate: float, seed: int) -> Any:
     """Parameters after fine-tuning on `x`, `y`: every example once before any comes again."""
-    step, update = program(name)
+    init, update = program(name)
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(len(y)) for _ in range(math.ceil(steps * BATCH / len(y)))])
     cut = [order[i * BATCH : (i + 1) * BATCH] for i in range(steps)]
-    state = step.init(params, {"train": tl.Batch(x[cut[0]], y[cut[0]])}, seed=seed)
+    state = init(params, {"train": tl.Batch(x[cut[0]], y[cut[0]])}, seed=seed)
     for i, batch in enumerate(cut):
         now = np.float32(rate * 0.5 * (1 + math.cos(math.pi * i / steps)))
         state, _ = update(state._replace(rate=jnp.asarray(now)), {"train": tl.Batch(x[batch], y[batch])})
