@@ -160,7 +160,7 @@ macro f1             48.9 %
 nll                  0.7395
 brier                0.4083
 ece                  3.7 %
-worst class recall   50.0 %  (dog)
+worst class recall   50.0 %  (dog, n = 2)
 
 class  examples  precision  recall      F1
 cat           2       66.7   100.0    80.0

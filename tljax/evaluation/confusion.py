@@ -49,10 +49,11 @@ def classification(num_classes: int, *, top_k: Sequence[int] = (5,), bins: int =
     * `accuracy`; `top_{k}` for every k below C, where equal logits rank by class number;
     * `confusion` `[C, C]`, true class by answered class, and `support` `[C]`;
     * `class_`, `macro_`, `micro_` and `weighted_` `precision`, `recall`, `f1`: see `rates`;
-    * `balanced_accuracy`: the mean recall of the classes present; `worst_recall` and its `worst_class`;
+    * `balanced_accuracy`: the mean recall of the classes present; `worst_recall`, its `worst_class` and how many
+      examples that has, `worst_support`;
     * `nll`: mean of ``-log p_y``, nats; `brier`: mean of ``sum_c (p_c - [c = y])^2``;
     * `ece`: ``sum_b n_b / N |accuracy_b - confidence_b|`` over `bins` equal bins ``(lo, hi]`` of the largest p. It is
-      biased upwards by about ``sqrt(bins / N)``;
+      biased upwards by about ``sqrt(bins / N)``; for bins of equal mass see `calibration_error`;
     * `count` of examples, and `invalid` ones: no finite logits, or a label outside 0..C-1.
 
     Equal arguments give the same object, so that what is compiled for it is found again.
@@ -207,8 +208,8 @@ def multilabel(num_classes: int, *, threshold: float = 0.5) -> Metric:
     The answer is yes where the sigmoid of the logit is above `threshold`.
 
     * `accuracy`: right answers among all; `exact_match`: examples with all C right;
-    * `class_`, `macro_`, `micro_` and `weighted_` `precision`, `recall`, `f1`, `worst_recall`, `worst_class`: see
-      `rates`; `support` `[C]`;
+    * `class_`, `macro_`, `micro_` and `weighted_` `precision`, `recall`, `f1`, `worst_recall`, `worst_class`,
+      `worst_support`: see `rates`; `support` `[C]`;
     * `nll`: mean binary cross-entropy, nats; `count`, and `invalid`: examples with a logit that is NaN or infinite.
 
     >>> metric = multilabel(num_classes=2)

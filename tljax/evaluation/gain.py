@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,21 @@ def paired_gain(
         bootstrap(differences, level=level, seed=seed, resamples=resamples),
         tuple(differences.tolist()),
     )
+
+
+def negative_transfer(gain: Gain) -> Literal["strong", "weak", ""]:
+    """The flag of negative transfer: strong where the whole interval lies below 0, weak where only the mean does.
+
+    Empty where the mean is 0 or above, or no number. With one seed, which has no interval, it is never strong.
+
+    >>> negative_transfer(paired_gain([0.80, 0.81, 0.79], [0.90, 0.92, 0.89]))
+    'strong'
+    >>> negative_transfer(paired_gain([0.80, 0.95], [0.90, 0.90])), negative_transfer(paired_gain([0.9], [0.8]))
+    ('weak', '')
+    """
+    if gain.interval.high < 0:
+        return "strong"
+    return "weak" if gain.mean < 0 else ""
 
 
 class Verdict(NamedTuple):

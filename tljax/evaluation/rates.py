@@ -11,7 +11,7 @@ def rates(right: Array, answered: Array, support: Array) -> Found:
 
     ``precision = right / answered``, ``recall = right / support``, ``F1 = 2 right / (answered + support)``. `macro`
     is the mean over all C classes, `weighted` the mean by support, `micro` counts all classes together. The worst
-    class is the one of lowest recall among those with examples.
+    class is the one of lowest recall among those with examples; `worst_support` says how many it has.
 
     Args:
         right: how often each class was answered and true, `[C]` int.
@@ -19,8 +19,8 @@ def rates(right: Array, answered: Array, support: Array) -> Found:
         support: how often it was true, `[C]` int.
 
     >>> found = rates(jnp.array([3, 1]), jnp.array([4, 1]), jnp.array([3, 2]))
-    >>> print(found["class_recall"], found["macro_precision"], found["worst_class"])
-    [1.  0.5] 0.875 1
+    >>> print(found["class_recall"], found["macro_precision"], found["worst_class"], found["worst_support"])
+    [1.  0.5] 0.875 1 2
     """
     found: Found = {"support": support}
     pairs = {
@@ -36,8 +36,9 @@ def rates(right: Array, answered: Array, support: Array) -> Found:
         found[f"weighted_{name}"] = ratio(jnp.sum(each * support.astype(jnp.float32)), jnp.sum(support))
     present = support > 0
     recall = jnp.where(present, found["class_recall"], jnp.inf)
-    some = jnp.any(present)
+    some, worst = jnp.any(present), jnp.argmin(recall)
     return found | {
         "worst_recall": jnp.where(some, jnp.min(recall), jnp.nan),
-        "worst_class": jnp.where(some, jnp.argmin(recall), -1).astype(jnp.int32),
+        "worst_class": jnp.where(some, worst, -1).astype(jnp.int32),
+        "worst_support": jnp.where(some, support[worst], 0).astype(jnp.int32),
     }

@@ -111,7 +111,7 @@ def wilson(successes: int, total: int, *, level: float = 0.95) -> Interval:
     >>> print(wilson(90, 100))
     0.9 [0.8256, 0.9448] (95%, n = 100)
     """
-    _check_level(level)
+    check_level(level)
     if not 0 <= successes <= total or total < 1:
         raise StatisticsError(f"wilson() needs 0 <= successes <= total and total >= 1, found {successes} of {total}")
     z = NormalDist().inv_cdf(0.5 + level / 2)
@@ -140,7 +140,7 @@ def bootstrap(
     2.5 [1, 4] (95%, n = 4)
     """
     array = np.asarray(values, np.float64)
-    _check_level(level)
+    check_level(level)
     if not array.ndim or not len(array) or resamples < 1:
         raise StatisticsError(f"bootstrap() needs values and resamples, found {array.shape} and {resamples}")
     n, estimate = len(array), float(statistic(array))
@@ -155,12 +155,13 @@ def bootstrap(
 def one_a_seed(values: Any, level: float) -> np.ndarray:
     """The values as an array `[n]` in float64; raises where they, or the level, make no interval."""
     array = np.asarray(values, np.float64)
-    _check_level(level)
+    check_level(level)
     if array.ndim != 1 or not len(array):
         raise StatisticsError(f"one value a seed is needed, found values of shape {array.shape}")
     return array
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Raise `StatisticsError` unless `level` lies between 0 and 1."""
     if not 0 < level < 1:
         raise StatisticsError(f"a level lies between 0 and 1, such as 0.95; found {level}")

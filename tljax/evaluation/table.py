@@ -60,14 +60,15 @@ def _head(found: Evaluation) -> str:
 
 def _numbers(found: Evaluation) -> list[str]:
     """One line a scalar, the usual ones first; averages that repeat the accuracy stay out."""
-    skipped = {"count", "invalid", "worst_class", "worst_recall"}
+    skipped = {"count", "invalid", "worst_class", "worst_recall", "worst_support"}
     scalars = [n for n, v in found.items() if np.ndim(v) == 0 and n not in skipped]
     scalars = [n for n in scalars if not n.startswith(("micro_", "weighted_"))]
     usual = [n for n in (*_FIRST, *_NEXT) if n in scalars]
     names = usual + [n for n in scalars if n not in usual]
     lines = [(name.replace("_", " "), _number(name, found[name])) for name in names]
     if found.get("worst_class", -1) >= 0:
-        worst = f"{_number('recall', found['worst_recall'])}  ({found.name_of(found['worst_class'])})"
+        of = f", n = {found['worst_support']}" if "worst_support" in found else ""
+        worst = f"{_number('recall', found['worst_recall'])}  ({found.name_of(found['worst_class'])}{of})"
         lines.append(("worst class recall", worst))
     width = max((len(name) for name, _ in lines), default=0)
     return [f"{name:<{width}}   {value}" for name, value in lines]
