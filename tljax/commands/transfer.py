@@ -48,6 +48,13 @@ def _add_method(group: Any) -> None:
         "then all) (default: full)",
     )
     add("--seeds", type=int, metavar="N", help="draws of labels, initialisation and data order (default: 5)")
+    add(
+        "--repeats",
+        type=int,
+        metavar="N",
+        help="training seeds on each draw of labels; 2 or more tell apart what the draw does and what training does "
+        "(default: 1)",
+    )
     add("--seed", type=int, metavar="N", help="the first seed (default: 0)")
     add("--steps", type=int, metavar="N", help="training steps of every method on the target (default: 100)")
     add("--pretrain-steps", type=int, metavar="N", help="training steps on the source (default: 400)")

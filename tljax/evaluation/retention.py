@@ -159,7 +159,7 @@ def forgetting(
         for i, (params, out) in enumerate(((before, first), (tuned, last))):
             features = predict(model, params, more, batch_size=batch_size).features
             refit[i] = _accuracy(ridge(features, labels, num_classes=width).predict(out.features), y)
-    return Forgetting(*known, *refit, cka(first.features, last.features))
+    return Forgetting(known[0], known[1], refit[0], refit[1], cka(first.features, last.features))
 
 
 def before_head(before: Params, after: Params, head: Any = "head/**") -> Params:

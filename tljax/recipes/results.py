@@ -1,21 +1,31 @@
-"""From scored cells to the results that the report shows."""
+"""Scored cells, and the JSON values that results are made of."""
 
 import dataclasses
+import functools
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.evaluation import classification, interval, paired_gain, verdict
-from tljax.recipes.runs import Cell
-from tljax.recipes.settings import Settings
-from tljax.recipes.tasks import Examples, Task
-from tljax.tree import GraftReport, count
+from tljax.evaluation import (
+    calibration_error,
+    classification,
+    interval,
+    negative_transfer,
+    paired_gain,
+    tempered,
+    verdict,
+)
+from tljax.recipes.tasks import Examples
 
-CLASS_METRICS = ("accuracy", "macro_recall", "macro_precision", "macro_f1", "worst_recall", "nll", "brier", "ece")
+CLASS_METRICS = (
+    "accuracy", "macro_recall", "macro_precision", "macro_f1", "worst_recall", "nll", "brier", "ece", "ece_mass",
+    "ece_tempered",
+)  # fmt: skip
 NUMBER_METRICS = ("mae", "rmse", "r2")
 
 
@@ -32,148 +42,69 @@ class Scored:
     history: Sequence[Mapping[str, Any]] = ()
 
 
-Table = Mapping[str, Mapping[Cell, Scored]]
+def score_logits(logits: Any, test: Examples, held_out: Any, valid: Examples) -> dict[str, Any]:
+    """The metrics of the class scores `[M, C]` of all of `test`, and its calibration after a temperature.
+
+    `held_out` are the scores of `valid`, which choose the temperature.
+    """
+    z, y = np.asarray(logits, np.float32), np.asarray(test.y)
+    found = {name: np.asarray(value).tolist() for name, value in _counted(test.outputs)(z, y).items()}
+    calmer = tempered(z, held_out, np.asarray(valid.y))
+    return found | {
+        "ece_mass": calibration_error(z, y, equal="mass"),
+        "ece_tempered": math.nan if math.isnan(calmer.temperature) else calibration_error(calmer.logits, y),
+        "temperature": calmer.temperature,
+    }
 
 
-def score_logits(logits: np.ndarray, test: Examples) -> dict[str, Any]:
-    """The metrics of the class scores `[M, C]` of all of `test`."""
-    metric = classification(test.outputs)
-    found = metric.compute(metric.update(metric.init(), jnp.asarray(logits, jnp.float32), jnp.asarray(test.y)))
-    return {name: np.asarray(value).tolist() for name, value in jax.device_get(found).items()}
+@functools.cache
+def _counted(outputs: int) -> Callable[[Any, Any], Mapping[str, Any]]:
+    metric = classification(outputs)
+    program = jax.jit(lambda z, y: metric.compute(metric.update(metric.init(), z, y)))
+    return lambda z, y: jax.device_get(program(jnp.asarray(z), jnp.asarray(y)))
 
 
-def score_probabilities(probabilities: np.ndarray, test: Examples) -> dict[str, Any]:
-    """The metrics of class probabilities `[M, C]`, for methods that are no model."""
-    return score_logits(np.log(np.maximum(np.asarray(probabilities, np.float32), 1e-12)), test)
-
-
-def collect(
-    settings: Settings,
-    source: Task,
-    target: Task,
-    pretrained: Mapping[str, Any],
-    report: GraftReport,
-    params: Any,
-    table: Table,
+def score_probabilities(
+    probabilities: np.ndarray, test: Examples, held_out: np.ndarray, valid: Examples
 ) -> dict[str, Any]:
-    """The results as plain JSON values; see the schema in `tljax.evaluation.report`."""
-    metrics = NUMBER_METRICS if target.regression else CLASS_METRICS
-    summary = [_summary(table, method, shots, metrics) for method in table for shots in settings.all_shots]
-    sizes = target.described()
-    return {
-        "title": settings.title,
-        "verdict": _verdict(settings, table, metrics[0] if not target.regression else "rmse"),
-        "source": source.described()
-        | {
-            "test_metrics": numbers_of(pretrained["test"], CLASS_METRICS),
-            "seeds": 1,
-            "steps": settings.pretrain_steps,
-            "best_step": pretrained["best_step"],
-            "augmentation": pretrained["augmentation"],
-        },
-        "target": {k: v for k, v in sizes.items() if k != "train"} | {"pool": sizes["train"]},
-        "model": {"name": settings.model, "parameters": count(params)},
-        "graft": {"text": str(report), "counts": dict(report.leaves)},
-        "protocol": _protocol(settings, target),
-        "shots": list(settings.all_shots),
-        "methods": list(table),
-        "cells": [_cell(m, c, s, metrics) for m, cells in table.items() for c, s in cells.items()],
-        "curves": _curves(settings, table, "rmse" if target.regression else "accuracy"),
-        "summary": summary,
-    }
+    """The metrics of class probabilities `[M, C]`, for methods that are no model; as `score_logits`."""
+
+    def logits(p: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(np.asarray(p, np.float64), 1e-12))
+
+    return score_logits(logits(probabilities), test, logits(held_out), valid)
 
 
-def _protocol(settings: Settings, target: Task) -> dict[str, Any]:
-    monitor = "rmse" if target.regression else "accuracy"
-    return {
-        "seeds": settings.seeds,
-        "steps": settings.steps,
-        "batch_size": settings.batch_size,
-        "rates": list(settings.learning_rates),
-        "optimizer": "adamw, cosine decay",
-        "chosen_by": f"{monitor} on the validation split ({len(target.valid)} examples), never the test split",
-        "level": 0.95,
-        "interval": "t-interval over seeds; a seed is a draw of labels, initialisation and data order",
-    }
-
-
-def _cell(method: str, cell: Cell, scored: Scored, metrics: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "method": method,
-        "shots": cell[0],
-        "seed": cell[1],
-        "rate": scored.rate,
-        "best_step": scored.best_step,
-        "valid": scored.valid,
-        "test": numbers_of(scored.test, metrics),
-    }
-    if "confusion" in scored.test:
-        found |= {
-            "confusion": np.asarray(scored.test["confusion"]).tolist(),
-            "worst_class": int(scored.test["worst_class"]),
-        }
-    return found
-
-
-def _summary(table: Table, method: str, shots: int, metrics: Sequence[str]) -> dict[str, Any]:
-    return {
-        "method": method,
-        "shots": shots,
-        "metrics": {name: mean_of(_over_seeds(table[method], shots, name)) for name in metrics},
-        "gain": None
-        if method == "scratch"
-        else _gain(table, method, shots, "rmse" if "rmse" in metrics else "accuracy"),
-    }
-
-
-def mean_of(values: Sequence[float]) -> dict[str, float | None]:
+def mean_of(values: Sequence[float]) -> dict[str, Any]:
     """The mean over seeds, and half the width of its interval.
 
     >>> mean_of([0.5])
     {'mean': 0.5, 'half_width': None}
     """
     found = interval(values)
-    return {"mean": found.mean, "half_width": or_none(found.half_width)}
-
-
-def _gain(table: Table, method: str, shots: int, metric: str) -> dict[str, Any]:
-    values, base = (_over_seeds(table[name], shots, metric) for name in (method, "scratch"))
-    return gain_over("scratch", values, base, metric)
+    return {"mean": or_none(found.mean), "half_width": or_none(found.half_width)}
 
 
 def gain_over(baseline: str, values: Sequence[float], base: Sequence[float], metric: str) -> dict[str, Any]:
     """The paired gain over the method `baseline`, one value a seed, as JSON values.
 
-    >>> gain_over("scratch", [0.5, 0.75], [0.25, 0.5], "accuracy")["mean"]
-    0.25
+    `outcome` is helped, hurt or undecided; `negative` the flag of negative transfer.
+
+    >>> found = gain_over("scratch", [0.5, 0.25], [0.75, 0.375], "accuracy")
+    >>> found["mean"], found["outcome"], found["negative"]
+    (-0.1875, 'undecided', 'weak')
     """
-    gain = paired_gain(values, base, higher_is_better=metric != "rmse")
+    gain = paired_gain(values, base, higher_is_better=metric not in ("rmse", "mae", "nll"))
     return {
         "over": baseline,
-        "mean": gain.mean,
+        "mean": or_none(gain.mean),
         "low": or_none(gain.interval.low),
         "high": or_none(gain.interval.high),
-        "values": list(gain.differences),
+        "bootstrap": [or_none(gain.bootstrap.low), or_none(gain.bootstrap.high)],
+        "values": [or_none(value) for value in gain.differences],
         "outcome": verdict(gain, metric=metric).outcome,
+        "negative": negative_transfer(gain),
     }
-
-
-def _verdict(settings: Settings, table: Table, metric: str) -> dict[str, Any]:
-    shots = settings.labels_per_class
-    a, b = (_over_seeds(table[method], shots, metric) for method in (settings.method, "scratch"))
-    found = verdict(paired_gain(a, b, higher_is_better=metric != "rmse"), metric=metric)
-    judged = {"method": settings.method, "shots": shots, "metric": metric}
-    return {"outcome": found.outcome, "sentence": found.sentence} | judged
-
-
-def _curves(settings: Settings, table: Table, metric: str) -> list[dict[str, Any]]:
-    found = []
-    for method, cells in table.items():
-        for shots in settings.all_shots:
-            runs = [scored.history for (k, _), scored in cells.items() if k == shots and scored.history]
-            if runs:
-                found.append({"method": method, "shots": shots} | curve(runs, metric))
-    return found
 
 
 def curve(runs: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> dict[str, Any]:
@@ -196,17 +127,23 @@ def curve(runs: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> dict[str,
     }
 
 
-def _over_seeds(cells: Mapping[Cell, Scored], shots: int, metric: str) -> list[float]:
-    return [float(scored.test[metric]) for (k, _), scored in cells.items() if k == shots]
+def drawn(rows: np.ndarray, labels: np.ndarray) -> str:
+    """What tells two draws of labelled examples of one pool apart: a hash of their positions and labels.
+
+    >>> drawn(np.array([1, 0]), np.array([5, 7])) == drawn(np.array([1, 0]), np.array([5, 7, 9]))
+    True
+    """
+    content = np.asarray(rows, np.int64).tobytes() + np.asarray(labels)[rows].astype(np.float64).tobytes()
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
-def numbers_of(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+def numbers_of(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
     """Those of the metrics `names` that were found.
 
     >>> numbers_of({"accuracy": 1, "confusion": [[1]]}, ["accuracy", "nll"])
     {'accuracy': 1.0}
     """
-    return {name: float(found[name]) for name in names if name in found}
+    return {name: or_none(float(found[name])) for name in names if name in found}
 
 
 def or_none(value: float) -> float | None:

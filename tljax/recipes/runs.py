@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from tljax.data import Dataset
 from tljax.objectives import Term
 from tljax.plans import Plan
 from tljax.training import fit_many
+from tljax.training.dispatch import StepCost
 from tljax.tree import nbytes
 from tljax.types import Model, Params
 
@@ -45,8 +46,26 @@ class Chosen:
     history: tuple[dict[str, Any], ...]
 
 
-Cell = tuple[int, int]
-"""Labels per class, and the number of the seed."""
+class Cell(NamedTuple):
+    """One run to be judged."""
+
+    shots: int
+    """Labels per class."""
+    seed: int
+    """The number of the draw of labels."""
+    repeat: int = 0
+    """The number of the training seed on that draw."""
+
+
+class Stage(NamedTuple):
+    """What one stage of a method's training takes, a run."""
+
+    steps: int
+    batch_size: int
+    step_flops: float | None
+    step_seconds: float | None
+    """Median wall time of a step without compilation; None where the run was complete already."""
+    peak_bytes: int | None
 
 
 def tune(
@@ -59,20 +78,22 @@ def tune(
     valid: Dataset,
     budget: Budget,
     *,
-    first_seed: int,
+    seeds: Mapping[Cell, int],
     folder: pathlib.Path,
     title: str,
     show: bool,
     minimise: bool,
-) -> dict[Cell, Chosen]:
+) -> tuple[dict[Cell, Chosen], Stage]:
     """Train every cell at every learning rate; keep for each cell the rate that validation likes best.
 
-    `starts` and `subsets` give each cell's parameters and labelled examples. The order of the data and all other
-    randomness of a cell follow from its seed, so that methods are compared in pairs.
+    `starts`, `subsets` and `seeds` give each cell's parameters, labelled examples and training seed, from which the
+    order of the data and all other randomness follow, so that methods are compared in pairs.
     """
     runs = [(cell, rate) for cell in starts for rate in budget.rates]
     size = fitting(next(iter(starts.values())))
     found: dict[Cell, list[Chosen]] = {cell: [] for cell in starts}
+    times: list[float] = []
+    cost = StepCost(None, None)
     groups = [runs[i : i + size] for i in range(0, len(runs), size)]
     for number, group in enumerate(groups):
         part = f" {number + 1}/{len(groups)}" if len(groups) > 1 else ""
@@ -84,7 +105,7 @@ def tune(
             pool,
             valid,
             optimizer=budget.optimizer,
-            seeds=[first_seed + seed for (_, seed), _ in group],
+            seeds=[seeds[cell] for cell, _ in group],
             rates=[rate for _, rate in group],
             subsets=[subsets[cell] for cell, _ in group],
             steps=budget.steps,
@@ -94,12 +115,16 @@ def tune(
             progress=f"{title}{part}" if show else False,
         )
         rows = rows_by_run(result.history)
+        times += [] if result.step_seconds is None else [result.step_seconds / len(group)]
+        cost = result.step_cost() if number == 0 else cost
         for i, (cell, rate) in enumerate(group):
             params = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), result.params)
             value, step = float(result.best_value[i]), int(result.best_step[i])
             found[cell].append(Chosen(params, rate, step, value, rows.get(i, ())))
     better: Callable[..., Chosen] = min if minimise else max
-    return {cell: better(chosen, key=lambda c: c.value) for cell, chosen in found.items()}
+    best = {cell: better(chosen, key=lambda c: c.value) for cell, chosen in found.items()}
+    seconds = float(np.median(times)) if times else None
+    return best, Stage(budget.steps, budget.batch_size, cost.flops, seconds, cost.peak_bytes)
 
 
 def fitting(params: Params) -> int:

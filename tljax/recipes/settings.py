@@ -29,6 +29,9 @@ class Settings:
     model: str = "resnet8"
     method: str = "full"
     seeds: int = 5
+    """Draws of the labelled examples."""
+    repeats: int = 1
+    """Training seeds on each draw; with 2 or more the spread is told apart by draw and by training."""
     seed: int = 0
     steps: int = 100
     pretrain_steps: int = 400
@@ -40,13 +43,18 @@ class Settings:
     resume: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("labels_per_class", "seeds", "steps", "pretrain_steps", "batch_size"):
+        for name in ("labels_per_class", "seeds", "repeats", "steps", "pretrain_steps", "batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.image_size is None or self.image_size >= 1, "image_size", self.image_size, "1 or more")
         require(all(k >= 1 for k in self.shots), "shots", self.shots, "numbers of labels per class, 1 or more each")
         rates = self.learning_rates
         require(bool(rates) and all(0 < r < 1e3 for r in rates), "learning_rates", rates, "positive numbers")
-        require(self.seed >= 0 and self.seed + self.seeds < 2**31, "seed", self.seed, "0 or more, and below 2^31")
+        require(
+            self.seed >= 0 and self.seed + self.seeds * self.repeats < 2**31,
+            "seed",
+            self.seed,
+            "0 or more, and below 2^31",
+        )
         require_known("model", self.model, CATALOG)
         require_known("method", self.method, METHODS)
 

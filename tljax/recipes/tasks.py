@@ -6,7 +6,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from tljax.data import Dataset, fit_standardiser, k_shot, load, match_images, standardise, stratified_split
+from tljax.data import (
+    Dataset,
+    Source,
+    Standardiser,
+    fit_standardiser,
+    k_shot,
+    load,
+    match_images,
+    standardise,
+    stratified_split,
+)
+from tljax.data.error import DataError
 from tljax.objectives import Term, cross_entropy, mse
 from tljax.recipes.options import SettingsError
 from tljax.recipes.settings import Settings
@@ -28,6 +39,8 @@ class Task:
     valid: Examples
     test: Examples
     notes: tuple[str, ...]
+    statistics: Standardiser | None = None
+    """What standardised the inputs, where one did."""
 
     @property
     def regression(self) -> bool:
@@ -63,7 +76,7 @@ def load_tasks(settings: Settings) -> tuple[Task, Task]:
         return dataclasses.replace(data, x=standardise(data.x, statistics))
 
     return tuple(
-        dataclasses.replace(t, train=scaled(t.train), valid=scaled(t.valid), test=scaled(t.test))
+        dataclasses.replace(t, train=scaled(t.train), valid=scaled(t.valid), test=scaled(t.test), statistics=statistics)
         for t in (source, target)
     )  # type: ignore[return-value]
 
@@ -109,6 +122,27 @@ def with_validation(train: Examples, valid: Examples | None, seed: int) -> tuple
     share = min(VALIDATION_SHARE, VALIDATION_MOST / len(train))
     kept, held = stratified_split(train.y, (1 - share, share), seed=seed, classes=train.classes or ())
     return train.take(kept), train.take(held)
+
+
+def everything(source: Source, classes: tuple[str, ...]) -> Dataset:
+    """All examples of a source, whatever part they stand in, labelled by the classes that a model knows.
+
+    Raises:
+      DataError: the source has classes that are not among them.
+
+    >>> part = Dataset(np.zeros((2, 3)), np.array([0, 1]), ("dog", "owl"))
+    >>> everything(Source("pets", part, None, part, ()), ("cat", "dog", "owl")).y.tolist()
+    [1, 2, 1, 2]
+    """
+    parts = [part for part in (source.train, source.valid, source.test) if part is not None]
+    unknown = [name for name in source.train.classes if name not in classes]
+    if unknown:
+        raise DataError(f"{source.name!r} has classes that the training part lacks: {unknown[:5]}")
+    x, y = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y"))
+    if not classes:
+        return Dataset(x, y, (), source.name)
+    position = np.array([classes.index(name) for name in source.train.classes], np.int32)
+    return Dataset(x, position[y], classes, source.name)
 
 
 def _fitted(source: Task, target: Task) -> Task:

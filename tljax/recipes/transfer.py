@@ -1,10 +1,8 @@
 """`tljax transfer`: pretrain, graft, adapt, compare with what costs the same, and say whether it helped."""
 
-import dataclasses
-import functools
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,23 +10,35 @@ import optax
 
 from tljax.checkpoints.run import write_atomically
 from tljax.data import Augment, random_crop
-from tljax.evaluation import evaluate, predict
+from tljax.evaluation import predict
 from tljax.evaluation.report import write_report
 from tljax.models import build
-from tljax.plans import Plan, linear_probe, plan
-from tljax.probes import knn
+from tljax.plans import linear_probe, plan
+from tljax.recipes.chosen import keep_task
+from tljax.recipes.collected import Collected
+from tljax.recipes.contest import Contest
 from tljax.recipes.folder import claim_folder, read_results
 from tljax.recipes.outcome import Outcome, tell
-from tljax.recipes.results import Scored, collect, score_probabilities
-from tljax.recipes.runs import Budget, Cell, tune
+from tljax.recipes.results import CLASS_METRICS, drawn, numbers_of, score_logits
+from tljax.recipes.retention import retention
+from tljax.recipes.runs import Cell
 from tljax.recipes.settings import Settings
 from tljax.recipes.tasks import Task, few_labels, load_tasks
+from tljax.recipes.timing import Timing, stopwatch
 from tljax.training import fit
-from tljax.tree import GraftReport, graft
+from tljax.tree import GraftReport, count, graft
 from tljax.types import Model, Params
 
-NEIGHBOURS = (1, 3, 5)
-"""How many neighbours k-NN may choose from, on validation."""
+
+class _Pretrained(NamedTuple):
+    """The source model, and how it does on the source's test data."""
+
+    model: Model
+    params: Params
+    best_step: int
+    test: dict[str, Any]
+    augmentation: str | None
+    step_flops: float | None
 
 
 def run_transfer(settings: Settings, *, show: bool = True) -> Outcome:
@@ -55,7 +65,7 @@ def run_transfer(settings: Settings, *, show: bool = True) -> Outcome:
             tell(show, f"{file} is damaged; working it out again from the checkpoints")
         results = _compute(settings, folder, show)
         write_atomically(file, json.dumps(results, indent=1))
-    write_report(results, folder)
+    write_report(results | {"timing": Timing(folder).read()}, folder)
     return Outcome(results, folder)
 
 
@@ -63,48 +73,104 @@ def _compute(settings: Settings, folder: pathlib.Path, show: bool) -> dict[str, 
     source, target = load_tasks(settings)
     for task in (source, target):
         tell(show, "\n".join([f"{task.name}: {task.train.describe()}", *(f"  {note}" for note in task.notes)]))
-    pretrained = _pretrain(settings, source, folder / "pretrain", show)
+    before = _pretrain(settings, source, folder, show)
     model = build(settings.model, target.train.outputs)
-    cells = [(shots, seed) for shots in settings.all_shots for seed in range(settings.seeds)]
-    fresh, grafted, report = _starts(settings, model, target, pretrained["params"])
+    fresh, grafted, report = _starts(settings, model, target, before.params)
     tell(show, f"\nGraft of the backbone into a model for {target.name}:\n{report}\n")
-    draws = [few_labels(target, settings.all_shots, settings.seed + seed) for seed in range(settings.seeds)]
-    bench = _Bench(settings, target, model, cells, {c: draws[c[1]][c[0]] for c in cells}, folder, show)
-    scored = {settings.method: bench.adapt(settings.method, grafted), "scratch": bench.train("scratch", fresh, plan())}
+    assert target.statistics is not None
+    keep_task(folder, settings.model, target, target.statistics)
+    contest = Contest(settings, target, model, _subsets(settings, target), folder, show)
+    scored = {settings.method: contest.adapt(settings.method, grafted)}
+    scored["scratch"] = contest.train("scratch", fresh, plan())
     if settings.method != "linear-probe":
-        scored["linear-probe"] = bench.train("linear-probe", grafted, linear_probe())
+        scored["linear-probe"] = contest.train("linear-probe", grafted, linear_probe())
     if not target.regression:
-        scored["knn"] = bench.knn(grafted[0])
-    return collect(settings, source, target, pretrained, report, grafted[0], scored)
+        scored["knn"] = contest.knn(grafted[0])
+    drawn_as = {cell: drawn(rows, target.train.y) for cell, rows in contest.subsets.items()}
+    found = Collected(settings, target, scored, contest.stages, drawn_as).described()
+    kept = retention(contest, source, before.model, before.params, grafted)
+    return _about(settings, source, target, before, report, grafted[0]) | found | {"retention": kept}
 
 
-def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool) -> dict[str, Any]:
-    """The source model: its parameters and how it does on the source's test data."""
-    model = build(settings.model, source.train.outputs)
+def _subsets(settings: Settings, target: Task) -> dict[Cell, np.ndarray]:
+    """The labelled examples of every cell; those of one draw are the same for all its training seeds."""
+    draws = [few_labels(target, settings.all_shots, settings.seed + seed) for seed in range(settings.seeds)]
+    return {
+        Cell(shots, seed, repeat): draws[seed][shots]
+        for shots in settings.all_shots
+        for seed in range(settings.seeds)
+        for repeat in range(settings.repeats)
+    }
+
+
+def _about(
+    settings: Settings, source: Task, target: Task, before: _Pretrained, report: GraftReport, params: Params
+) -> dict[str, Any]:
+    """The part of the results that says what ran, as JSON values; see `tljax.evaluation.report`."""
+    sizes = target.described()
+    monitor = "rmse" if target.regression else "accuracy"
+    return {
+        "title": settings.title,
+        "source": source.described()
+        | {
+            "test_metrics": numbers_of(before.test, CLASS_METRICS),
+            "seeds": 1,
+            "steps": settings.pretrain_steps,
+            "best_step": before.best_step,
+            "augmentation": before.augmentation,
+            "examples": settings.pretrain_steps * settings.batch_size,
+            "flops": None if before.step_flops is None else settings.pretrain_steps * before.step_flops,
+        },
+        "target": {k: v for k, v in sizes.items() if k != "train"} | {"pool": sizes["train"]},
+        "model": {"name": settings.model, "parameters": count(params)},
+        "graft": {"text": str(report), "counts": dict(report.leaves)},
+        "protocol": {
+            "seeds": settings.seeds,
+            "repeats": settings.repeats,
+            "steps": settings.steps,
+            "batch_size": settings.batch_size,
+            "rates": list(settings.learning_rates),
+            "optimizer": "adamw, cosine decay",
+            "chosen_by": f"{monitor} on the validation split ({len(target.valid)} examples), never the test split",
+            "level": 0.95,
+            "interval": _UNITS[settings.repeats > 1],
+        },
+    }
+
+
+_UNITS = (
+    "t-interval over seeds; a seed is a draw of labels, initialisation and data order",
+    "t-interval over draws of labels, each the mean of its training seeds (initialisation and data order)",
+)
+
+
+def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool) -> _Pretrained:
+    model, begun = build(settings.model, source.train.outputs), (folder / "pretrain").exists()
     start = model.init(jax.random.key(settings.seed), source.train.x[:1])
     shifts = _shifts(source.train.x.shape[1:]) if settings.augment else None
-    result = fit(
-        model,
-        start,
-        source.objective,
-        train=source.train,
-        valid=source.valid,
-        optimizer=optax.adamw(optax.cosine_decay_schedule(3e-3, settings.pretrain_steps)),
-        seed=settings.seed,
-        steps=settings.pretrain_steps,
-        batch_size=settings.batch_size,
-        monitor="nll",
-        augment=shifts,
-        run_dir=folder,
-        progress="pretrain on the source" if show else False,
-    )
-    test = evaluate(model, result.params, source.test)
-    return {
-        "params": result.params,
-        "best_step": int(result.best_step),
-        "test": dict(test),
-        "augmentation": "randomly shifted images" if shifts else None,
-    }
+    with stopwatch() as spent:
+        result = fit(
+            model,
+            start,
+            source.objective,
+            train=source.train,
+            valid=source.valid,
+            optimizer=optax.adamw(optax.cosine_decay_schedule(3e-3, settings.pretrain_steps)),
+            seed=settings.seed,
+            steps=settings.pretrain_steps,
+            batch_size=settings.batch_size,
+            monitor="nll",
+            augment=shifts,
+            run_dir=folder / "pretrain",
+            progress="pretrain on the source" if show else False,
+        )
+    cost = result.step_cost()
+    if not begun:
+        Timing(folder).note("pretrain", spent, step_seconds=result.step_seconds, peak_bytes=cost.peak_bytes)
+    valid, test = (predict(model, result.params, part.x).logits for part in (source.valid, source.test))
+    found = score_logits(test, source.test, valid, source.valid)
+    said = "randomly shifted images" if shifts else None
+    return _Pretrained(model, result.params, int(result.best_step), found, said, cost.flops)
 
 
 def _shifts(shape: tuple[int, ...]) -> Augment | None:
@@ -115,84 +181,8 @@ def _shifts(shape: tuple[int, ...]) -> Augment | None:
 def _starts(
     settings: Settings, model: Model, target: Task, source: Params
 ) -> tuple[list[Params], list[Params], GraftReport]:
-    """For each seed fresh parameters, and the same with the backbone grafted in."""
-    keys = [jax.random.key(settings.seed + 1 + seed) for seed in range(settings.seeds)]
+    """For each training seed fresh parameters, and the same with the backbone grafted in."""
+    keys = [jax.random.key(settings.seed + 1 + seed) for seed in range(settings.seeds * settings.repeats)]
     fresh = [model.init(key, target.train.x[:1]) for key in keys]
     pairs = [graft(params, source, reinit="head/**") for params in fresh]
     return fresh, [params for params, _ in pairs], pairs[0][1]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Bench:
-    """The target task with its cells: every method is measured on it in the same way."""
-
-    settings: Settings
-    target: Task
-    model: Model
-    cells: list[Cell]
-    subsets: dict[Cell, np.ndarray]
-    folder: pathlib.Path
-    show: bool
-
-    def adapt(self, method: str, starts: list[Params]) -> dict[Cell, Scored]:
-        """The transfer method under judgement."""
-        if method == "full":
-            return self.train(method, starts, plan())
-        if method == "linear-probe":
-            return self.train(method, starts, linear_probe())
-        first, second = self.settings.steps // 2, self.settings.steps - self.settings.steps // 2
-        head = self._tune("lp-ft head", {c: starts[c[1]] for c in self.cells}, linear_probe(), max(1, first))
-        return self._score(self._tune("lp-ft", {c: chosen.params for c, chosen in head.items()}, plan(), second))
-
-    def train(self, method: str, starts: list[Params], rules: Plan) -> dict[Cell, Scored]:
-        """`method` from one start per seed."""
-        return self._score(self._tune(method, {c: starts[c[1]] for c in self.cells}, rules, self.settings.steps))
-
-    def knn(self, params: Params) -> dict[Cell, Scored]:
-        """Nearest neighbours among the labelled examples, by the frozen features of the grafted backbone."""
-        parts = (self.target.train, self.target.valid, self.target.test)
-        pool, valid, test = (np.asarray(predict(self.model, params, part.x).features) for part in parts)
-        return {cell: self._nearest(pool, valid, test, self.subsets[cell]) for cell in self.cells}
-
-    def _nearest(self, pool: np.ndarray, valid: np.ndarray, test: np.ndarray, rows: np.ndarray) -> Scored:
-        def answer(queries: np.ndarray, k: int) -> np.ndarray:
-            labels, classes = self.target.train.y[rows], self.target.train.outputs
-            return np.asarray(knn(pool[rows], labels, k=k, num_classes=classes).predict(queries))
-
-        right = [float(np.mean(answer(valid, k).argmax(-1) == self.target.valid.y)) for k in NEIGHBOURS]
-        best = int(np.argmax(right))
-        test_scores = score_probabilities(answer(test, NEIGHBOURS[best]), self.target.test)
-        return Scored(test_scores, valid=right[best])
-
-    def _tune(self, name: str, starts: dict[Cell, Params], rules: Plan, steps: int) -> Any:
-        rates = self.settings.learning_rates
-        optimizer = _optimizer(steps)
-        return tune(
-            self.model,
-            self.target.objective,
-            rules,
-            starts,
-            self.subsets,
-            self.target.train,
-            self.target.valid,
-            Budget(steps, self.settings.batch_size, rates, optimizer),
-            first_seed=self.settings.seed,
-            folder=self.folder / name.replace(" ", "-"),
-            title=name,
-            show=self.show,
-            minimise=self.target.regression,
-        )
-
-    def _score(self, chosen: dict[Cell, Any]) -> dict[Cell, Scored]:
-        return {
-            cell: Scored(
-                dict(evaluate(self.model, c.params, self.target.test)), c.value, c.rate, c.best_step, c.history
-            )
-            for cell, c in chosen.items()
-        }
-
-
-@functools.cache
-def _optimizer(steps: int) -> optax.GradientTransformation:
-    """AdamW at rate 1, to be scaled by each run's own; one object per schedule, so that programs are shared."""
-    return optax.adamw(optax.cosine_decay_schedule(1.0, steps))

@@ -7,7 +7,7 @@ some 50 microseconds, is far cheaper.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,17 @@ import numpy as np
 
 from tljax.training.stack import Names, one_of, own_streams, put
 from tljax.training.state import Run
+
+
+class StepCost(NamedTuple):
+    """What a training step takes, as XLA counts it; None where it does not say."""
+
+    flops: float | None
+    """Floating-point operations of one step of one run, with the optimiser's, before fusion: a function of the program
+    alone, the same on every device."""
+    peak_bytes: int | None
+    """Memory that the compiled program needs at once: arguments, results and what lies between. Of all runs of a stack
+    where one program holds them."""
 
 
 class Steps:
@@ -34,7 +45,8 @@ class Steps:
         self._looped = jax.jit(looped, donate_argnums=0)
         self._single = jax.jit(single, donate_argnums=0)
         self._finish = jax.jit(finish, donate_argnums=0)
-        self._stacked, names = shared is not None, shared or frozenset()
+        self._stacked, self._names = shared is not None, shared or frozenset()
+        names = self._names
         self._own = jax.jit(own_streams)
         self._take = jax.jit(lambda run, i: one_of(run, i, names))
         self._put = jax.jit(lambda stack, run, i: put(stack, run, i, names), donate_argnums=0)
@@ -43,6 +55,24 @@ class Steps:
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
         """The looped program, lowered for `(run, streams, n)`."""
         return self._looped.lower(*arguments)
+
+    def cost(self, run: Run, streams: Mapping[str, Any]) -> StepCost:
+        """The cost of a step, of which only shapes are read; nothing is compiled that was not.
+
+        Call it after the first step: before, the program would be compiled for it.
+        """
+        one, own = (jax.eval_shape(self._first, run, streams)) if self._stacked else (run, streams)
+        single = self._single.lower(one, own)
+        used = single if self._slow_loop else self._looped.lower(run, streams, jax.ShapeDtypeStruct((), jnp.int32))
+        flops, memory = (single.cost_analysis() or {}).get("flops"), used.compile().memory_analysis()
+        if memory is None:
+            return StepCost(flops, None)
+        whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        return StepCost(flops, whole - memory.alias_size_in_bytes)
+
+    def _first(self, run: Run, streams: Mapping[str, Any]) -> tuple[Run, dict[str, Any]]:
+        """The first run of a stack, and its streams."""
+        return one_of(run, 0, self._names), own_streams(streams, jnp.int32(0))
 
     def __call__(self, run: Run, streams: Mapping[str, Any], n: Any) -> Run:
         if self._slow_loop is None:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from tljax.checkpoints.run import RunCheckpoints, make_folder
 from tljax.evaluation.progress import progress_bar
 from tljax.objectives import Term
 from tljax.plans import Plan, plan
+from tljax.training.dispatch import StepCost
 from tljax.training.feeding import known_by, open_feeds
 from tljax.training.inputs import FitError, own_subsets
 from tljax.training.log import Log
@@ -215,7 +216,14 @@ def _result(run: Run, loop: Loop, prepared: Prepared, log: Log) -> Result:
         input_wait=loop.input_wait,
         plan=prepared.resolved,
         shared=prepared.choices.shared,
+        step_cost=_step_cost(run, prepared),
     )
+
+
+def _step_cost(run: Run, prepared: Prepared) -> Callable[[], StepCost]:
+    """The cost of a step when it is asked for; the arrays of the run are not kept for it."""
+    program, shapes = prepared.program, jax.tree.map(_shape, (run, prepared.streams))
+    return lambda: program.advance.cost(*shapes)
 
 
 def _start(run: Run) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """What a training run gives."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from tljax.plans import Resolved
+from tljax.training.dispatch import StepCost
 from tljax.training.log import Row
 from tljax.training.stack import one_of
 from tljax.types import Params
@@ -42,6 +44,8 @@ class Result:
     """Who learnt, and at what rate."""
     shared: frozenset[str] = frozenset()
     """The names of the leaves that all runs of a stack have in common, and that have no axis for the runs."""
+    step_cost: Callable[[], StepCost] = lambda: StepCost(None, None)
+    """`step_cost()`: the FLOPs and the memory of a step, worked out when it is called."""
 
     def of(self, run: int) -> Params:
         """The best parameters of one run of a stack, a whole tree.

@@ -9,11 +9,14 @@ from tljax.evaluation.report.captions import (
     gain_picture,
     percent_level,
 )
+from tljax.evaluation.report.effort import compute_section, spread_section
+from tljax.evaluation.report.gains import gains_section
 from tljax.evaluation.report.numbers import plural
 from tljax.evaluation.report.results import (
     BASELINE,
     Results,
     at_main_shots,
+    cells,
     check,
     is_comparison,
     is_ranking,
@@ -28,6 +31,8 @@ from tljax.evaluation.report.results import (
     seeds,
     summary,
 )
+from tljax.evaluation.report.retained import retained_section
+from tljax.evaluation.report.worth import worth_section
 
 
 def document(results: Results) -> list[Block]:
@@ -37,7 +42,10 @@ def document(results: Results) -> list[Block]:
         return standings.document(results)
     if is_comparison(results):
         return comparison.document(results)
-    sections = (_verdict, _table, _labels, _curves, _confusion, _shots, _recall, _transferred, _protocol, _reading)
+    sections = (
+        _verdict, _table, gains_section, _labels, _shots, worth_section, _curves, compute_section, retained_section,
+        _confusion, _recall, spread_section, _transferred, _protocol, _reading,
+    )  # fmt: skip
     return [block for section in sections for block in section(results)]
 
 
@@ -66,15 +74,25 @@ def table_note(results: Results) -> str:
     scale, target = main_scale(results), results["target"]
     split = f"the target test split ({plural(target['test'], 'example')})"
     unit = ", in percentage points" if scale.metric.percent else ""
+    worst = _worst(results)
     direction = "" if scale.metric.higher_is_better else " (a fall counts as a gain)"
     gain = f"Gain: the paired difference in {scale.metric.label} to training from scratch{unit}{direction}"
     if seeds(results) == 1:
-        return f"One seed on {split}: intervals are undefined. Best in bold. {gain}."
+        return f"One seed on {split}: intervals are undefined. Best in bold. {gain}.{worst}"
     level = percent_level(results)
     return (
         f"Mean over {plural(seeds(results), 'seed')} ± half-width of its {level} interval, on {split}. Best in bold. "
-        f"{gain}, with its {level} interval; ▲ helped and ▼ hurt mark those that leave out zero."
+        f"{gain}, with its {level} interval; ▲ helped and ▼ hurt mark those that leave out zero.{worst}"
     )
+
+
+def _worst(results: Results) -> str:
+    """Of how many test examples the recall of the worst classes is."""
+    found = cells(results, judged(results), main_shots(results))
+    sizes = sorted({cell["worst_support"] for cell in found if cell.get("worst_support")})
+    if not sizes:
+        return ""
+    return f" Worst class: of {sizes[0]}{f' to {sizes[-1]}' if len(sizes) > 1 else ''} test examples."
 
 
 def _verdict(results: Results) -> list[Block]:

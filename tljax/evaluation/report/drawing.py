@@ -5,6 +5,7 @@ from tljax.evaluation.report.document import pictures
 from tljax.evaluation.report.matrices import confusion_figure
 from tljax.evaluation.report.pictures import accuracy_figure, curves_figure, gain_figure
 from tljax.evaluation.report.results import Results
+from tljax.evaluation.report.retained import wise_figure
 from tljax.evaluation.report.standings import standings_figure
 from tljax.evaluation.report.theme import Theme
 from tljax.evaluation.report.tradeoff import tradeoff_figure
@@ -16,6 +17,7 @@ _FIGURES = {
     "confusion": confusion_figure,
     "tradeoff": tradeoff_figure,
     "standings": standings_figure,
+    "wise": wise_figure,
 }
 
 

@@ -43,6 +43,8 @@ _METRICS = (
     Metric("nll", "NLL", False, False, 3),
     Metric("brier", "Brier", False, False, 3),
     Metric("ece", "ECE", True, False, 1),
+    Metric("ece_mass", "ECE equal mass", True, False, 1),
+    Metric("ece_tempered", "ECE tempered", True, False, 1),
     Metric("rmse", "RMSE", False, False),
     Metric("mae", "MAE", False, False),
     Metric("r2", "R²", False, True, 3),
@@ -182,3 +184,32 @@ def milliseconds(number: float | None) -> str:
     if number is None:
         return MISSING
     return f"{number:.3g}" if number < 100 else f"{number:.0f}"
+
+
+def operations(number: float | None) -> str:
+    """A number of floating-point operations, with three digits.
+
+    >>> operations(3758329.0), operations(1.2e12), operations(None)
+    ('3.76 M', '1.20 T', '–')
+    """
+    if number is None:
+        return MISSING
+    value, unit = float(number), ""
+    for larger in ("k", "M", "G", "T", "P"):
+        if value >= 999.5:
+            value, unit = value / 1000, larger
+    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {unit}".strip()
+
+
+def seconds_text(number: float | None) -> str:
+    """A time in seconds or minutes.
+
+    >>> seconds_text(0.256), seconds_text(12.3), seconds_text(200.0), seconds_text(None)
+    ('0.26 s', '12 s', '3.3 min', '–')
+    """
+    if number is None:
+        return MISSING
+    if number >= 120:
+        return f"{number / 60:.1f} min"
+    return f"{number:.2g} s" if number < 10 else f"{number:.0f} s"

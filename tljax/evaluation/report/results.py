@@ -14,6 +14,8 @@ from tljax.types import TljaxError
 
 Results = Mapping[str, Any]
 BASELINE = "scratch"
+REFERENCES = (BASELINE, "linear-probe", "knn")
+"""What the gain of every method is told over, where it was run."""
 
 _REQUIRED = (
     "title",

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from tljax.evaluation.report.blocks import Cell, Table, Verdict, one_line
 from tljax.evaluation.report.comparison import method_note, method_table
 from tljax.evaluation.report.document import table_note
+from tljax.evaluation.report.gains import gain_over_cell, negative_sentence, references
 from tljax.evaluation.report.results import Results, at_main_shots, check, is_comparison, label, labels_noun, main_scale
+from tljax.evaluation.report.retained import forgetting_sentence
 from tljax.evaluation.report.tables import GAIN, main_table, reported_metrics, shots_table
+from tljax.evaluation.report.worth import area_row, worth_sentence
 
 WIDTH = 100
 
@@ -29,10 +32,12 @@ def render_text(results: Results) -> str:
     else:
         rows = [("", *map(label, results["methods"])), *_metric_rows(results), *_shot_rows(results)]
         note = table_note(results)
+    more = (negative_sentence(results), worth_sentence(results), forgetting_sentence(results))
     parts = [
         _wrap(f"{results['title']}, {at_main_shots(results)}"),
         aligned(rows),
         _wrap(note.replace(" Best in bold.", "")),
+        *([] if is_comparison(results) else map(_wrap, filter(None, more))),
         _wrap(" ".join(Verdict(verdict["outcome"], str(verdict["sentence"])).parts)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -63,6 +68,9 @@ def _metric_rows(results: Results) -> list[Row]:
         rows.append((f"  {head}", *(cell.text for cell in cells)))
         if any(cell.note for cell in cells):
             rows.append(("  its interval", *(cell.note for cell in cells)))
+        for name in references(results)[1:]:
+            over = [gain_over_cell(results, method, name).text for method in results["methods"]]
+            rows.append((f"  over {label(name)}", *over))
     return rows
 
 
@@ -73,7 +81,9 @@ def _shot_rows(results: Results) -> list[Row]:
     methods = len(results["methods"])
     columns = _turned(shots_table(results))
     heading = f"{main_scale(results).metric.heading} by {labels_noun(results)}"
-    return [(), (heading,), *((f"  {head}", *(cell.plain for cell in cells[:methods])) for head, cells in columns)]
+    area = [("  area under it", *(cell.plain for cell in area_row(results)))] if area_row(results) else []
+    by_shots = [(f"  {head}", *(cell.plain for cell in cells[:methods])) for head, cells in columns]
+    return [(), (heading,), *by_shots, *area]
 
 
 def _turned(table: Table) -> list[tuple[str, list[Cell]]]:

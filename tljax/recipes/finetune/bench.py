@@ -119,7 +119,7 @@ class Bench:
         test = self.features["test"] if on_features else self.setup.task.test
         cells = []
         for seed, trial in chosen.items():
-            metrics = scored(contender.model, trial.params(contender.starts[seed]), test)
+            metrics = scored(contender.model, trial.params(contender.starts[seed]), test, contender.valid)
             cells.append(_cell(trial, {f"{t.rate:g}": t.value for t in trials[seed]}, metrics))
         winner = max(self.seeds, key=lambda seed: chosen[seed].value)
         stored = shutil.copy(chosen[winner].file, folder / LEARNT)

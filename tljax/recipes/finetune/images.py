@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from tljax.data import (
-    Dataset,
     Preprocessor,
     Source,
     Standardiser,
@@ -20,6 +19,7 @@ from tljax.data import (
 )
 from tljax.data.error import DataError
 from tljax.recipes.finetune.settings import FinetuneSettings
+from tljax.recipes.tasks import everything
 
 
 def preprocessor_in(folder: pathlib.Path) -> Preprocessor | None:
@@ -67,18 +67,7 @@ def _whole(settings: FinetuneSettings, read: Callable[[str], Source]) -> Source:
     whole = read(settings.data)
     for part in ("valid", "test"):
         if (spec := getattr(settings, part)) is not None:
-            given = _everything(read(spec), whole.train.classes)
+            given = everything(read(spec), whole.train.classes)
             replaced: dict[str, Any] = {part: given, "notes": (*whole.notes, f"{part} part: {spec}")}
             whole = dataclasses.replace(whole, **replaced)
     return whole
-
-
-def _everything(source: Source, classes: tuple[str, ...]) -> Dataset:
-    """All examples of a source that is one part of another, with that one's classes."""
-    parts = [part for part in (source.train, source.valid, source.test) if part is not None]
-    unknown = [name for name in source.train.classes if name not in classes]
-    if unknown:
-        raise DataError(f"{source.name!r} has classes that the training part lacks: {unknown[:5]}")
-    position = np.array([classes.index(name) for name in source.train.classes], np.int32)
-    x, y = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y"))
-    return Dataset(x, position[y], classes, source.name)

@@ -67,7 +67,7 @@ def _summary(found: Mapping[str, Mapping[str, Any]], name: str, shots: Any) -> d
     return {
         "method": name,
         "shots": shots,
-        "metrics": {metric: mean_of(_values(result, metric)) for metric in CLASS_METRICS},
+        "metrics": {m: mean_of(_values(result, m)) for m in CLASS_METRICS if m in result["cells"][0]["test"]},
         "gains": gains,
         "cost": result["cost"],
         "rates": result["rates"],

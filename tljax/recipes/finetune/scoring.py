@@ -36,6 +36,7 @@ def outputs(model: Model, params: Params, data: Any) -> Output:
     return Output(*map(jnp.asarray, found))
 
 
-def scored(model: Model, params: Params, data: Any) -> dict[str, Any]:
-    """Every metric of classes on `data`, as plain values."""
-    return score_logits(np.asarray(outputs(model, params, data).logits), data)
+def scored(model: Model, params: Params, data: Any, valid: Any) -> dict[str, Any]:
+    """Every metric of classes on `data`, as plain values; `valid` chooses the temperature of its calibration."""
+    found, held_out = (np.asarray(outputs(model, params, part).logits) for part in (data, valid))
+    return score_logits(found, data, held_out, valid)
