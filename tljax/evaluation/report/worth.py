@@ -69,9 +69,9 @@ def _note(results: Results) -> str:
     )
     metric = main_scale(results).metric.label
     return (
-        f"How many times as many labels training from scratch would need for the {metric} that each method reaches, read "
-        "off its curve, straight between points on a logarithmic axis; ≥ where its curve ends before, ≤ where it begins "
-        f"beyond.{bootstrap} Area: the mean {metric} over the curve, against log₂ of the labels."
+        f"How many times as many labels training from scratch would need for the {metric} that each method reaches, "
+        "read off its curve, straight between points on a logarithmic axis; ≥ where its curve ends before, ≤ where it "
+        f"begins beyond.{bootstrap} Area: the mean {metric} over the curve, against log₂ of the labels."
     )
 
 
