@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from tljax import __version__
+from tljax.commands.evaluate import add_evaluate
 from tljax.commands.finetune import add_finetune
 from tljax.commands.merging import add_merging
 from tljax.commands.options import Parser
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_finetune(commands)
     add_transfer(commands)
     add_rank(commands)
+    add_evaluate(commands)
     add_weights(commands)
     add_merging(commands)
     return parser

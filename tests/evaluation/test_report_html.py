@@ -110,8 +110,8 @@ def test_the_numbers_are_those_of_the_results(results, text):
 def test_a_section_for_everything_a_reader_may_ask(text):
     headings = re.findall("<h2>(.*?)</h2>", text)
     assert headings == [
-        "With 10 labels per class", "Accuracy against labels per class", "Learning curves", "Confusion",
-        "By labels per class", "Recall of each class", "What was transferred", "Data and protocol", "How to read it",
+        "With 10 labels per class", "Accuracy against labels per class", "By labels per class", "Learning curves",
+        "Confusion", "Recall of each class", "What was transferred", "Data and protocol", "How to read it",
     ]  # fmt: skip
 
 

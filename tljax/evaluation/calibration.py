@@ -1,12 +1,10 @@
 """Whether a model is as sure as it is right, from all logits at once: what does not stream."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
 
 from tljax.evaluation.metrics import MetricError
-from tljax.probes import temperature
 
 Bins = Literal["width", "mass"]
 
@@ -20,6 +18,9 @@ def calibration_error(logits: Any, labels: Any, *, bins: int = 15, equal: Bins =
     estimate is biased less, for none has only a handful. Both are biased upwards by about ``sqrt(bins / N)``: name N.
 
     NaN where a logit is. Worked out in float64 on the host.
+
+    After a temperature, which must be fitted on other examples, it is ``calibration_error(logits / temperature, ...)``
+    with that of `tl.probes.temperature` on the validation split.
 
     Args:
         logits: `[N, C]`; of probabilities give the logarithms.
@@ -52,45 +53,6 @@ def calibration_error(logits: Any, labels: Any, *, bins: int = 15, equal: Bins =
         parts = [np.flatnonzero(which == b) for b in range(bins)]
     gaps = [len(part) * abs(right[part].mean() - confidence[part].mean()) for part in parts if len(part)]
     return float(sum(gaps) / len(y))
-
-
-class Tempered(NamedTuple):
-    """Logits on a scale that held-out labels like best."""
-
-    logits: np.ndarray
-    """`[N, C]`: divided by the temperature."""
-    temperature: float
-    """Above 1 where the model was too sure."""
-
-
-def tempered(logits: Any, held_out: Any, labels: Any) -> Tempered:
-    """`logits` `[N, C]` divided by the temperature under which `labels` of other examples are likeliest.
-
-    The temperature changes no answer, only how sure it is. It must be fitted on examples that neither the model was
-    trained on nor the result is told of: the validation split, not the test split. See `tl.probes.temperature`.
-
-    Args:
-        logits: `[N, C]`, what is scaled.
-        held_out: `[M, C]`, the logits of the held-out examples.
-        labels: their classes `[M]` int.
-
-    Raises:
-        MetricError: shapes that do not fit, no examples, or labels outside 0..C-1.
-
-    Reference: Guo et al. 2017, arXiv:1706.04599.
-
-    >>> sure = np.array([[8.0, 0.0]] * 4)
-    >>> round(tempered(sure, sure, [0, 0, 0, 1]).temperature, 2)  # 3 of 4 right: no reason to be so sure
-    9.44
-    """
-    z, y = _checked(held_out, labels)
-    given = np.asarray(logits, np.float32)
-    if given.ndim != 2 or given.shape[1] != z.shape[1]:
-        raise MetricError(f"tempered() needs logits [N, {z.shape[1]}] as the held-out ones, found {given.shape}")
-    if not np.isfinite(z).all():
-        return Tempered(np.full_like(given, np.nan), float("nan"))
-    found = float(temperature(jnp.asarray(z, jnp.float32), y))
-    return Tempered(given / np.float32(found), found)
 
 
 def _checked(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from tljax.evaluation import evaluate, predict
 from tljax.plans import Plan, linear_probe, plan
 from tljax.probes import knn
 from tljax.recipes.chosen import keep
-from tljax.recipes.results import Scored, score_logits, score_probabilities
+from tljax.recipes.results import Scored, as_logits, fitted_temperature, score_logits
 from tljax.recipes.runs import Budget, Cell, Chosen, Stage, tune
 from tljax.recipes.settings import Settings
 from tljax.recipes.tasks import Task
@@ -87,10 +87,9 @@ class Contest:
             found.append(np.asarray(near.predict(queries)))
             right.append(float(np.mean(found[-1][:held_out].argmax(-1) == self.target.valid.y)))
         best = int(np.argmax(right))
-        p = found[best]
-        return Scored(
-            score_probabilities(p[held_out:], self.target.test, p[:held_out], self.target.valid), valid=right[best]
-        )
+        scores = as_logits(found[best])
+        calmer = fitted_temperature(scores[:held_out], self.target.valid)
+        return Scored(score_logits(scores[held_out:], self.target.test, calmer), valid=right[best])
 
     def _by_cell(self, starts: list[Params]) -> dict[Cell, Params]:
         return {cell: starts[self.training_seed(cell)] for cell in self.subsets}
@@ -139,7 +138,7 @@ class Contest:
         if self.target.regression:
             return dict(evaluate(self.model, params, self.target.test))
         valid, test = (predict(self.model, params, part.x).logits for part in (self.target.valid, self.target.test))
-        return score_logits(test, self.target.test, valid, self.target.valid)
+        return score_logits(test, self.target.test, fitted_temperature(valid, self.target.valid))
 
 
 @functools.cache

@@ -17,9 +17,9 @@ from tljax.evaluation import (
     interval,
     negative_transfer,
     paired_gain,
-    tempered,
     verdict,
 )
+from tljax.probes import temperature
 from tljax.recipes.tasks import Examples
 
 CLASS_METRICS = (
@@ -42,19 +42,21 @@ class Scored:
     history: Sequence[Mapping[str, Any]] = ()
 
 
-def score_logits(logits: Any, test: Examples, held_out: Any, valid: Examples) -> dict[str, Any]:
-    """The metrics of the class scores `[M, C]` of all of `test`, and its calibration after a temperature.
-
-    `held_out` are the scores of `valid`, which choose the temperature.
-    """
+def score_logits(logits: Any, test: Examples, calmer: float) -> dict[str, Any]:
+    """The metrics of the class scores `[M, C]` of all of `test`; `calmer` is the temperature for `ece_tempered`."""
     z, y = np.asarray(logits, np.float32), np.asarray(test.y)
     found = {name: np.asarray(value).tolist() for name, value in _counted(test.outputs)(z, y).items()}
-    calmer = tempered(z, held_out, np.asarray(valid.y))
     return found | {
         "ece_mass": calibration_error(z, y, equal="mass"),
-        "ece_tempered": math.nan if math.isnan(calmer.temperature) else calibration_error(calmer.logits, y),
-        "temperature": calmer.temperature,
+        "ece_tempered": calibration_error(z / np.float32(calmer), y),
+        "temperature": calmer,
     }
+
+
+def fitted_temperature(logits: Any, valid: Examples) -> float:
+    """The temperature that the validation split likes best; NaN where a score is."""
+    z = np.asarray(logits, np.float32)
+    return math.nan if np.isnan(z).any() else float(temperature(z, np.asarray(valid.y)))
 
 
 @functools.cache
@@ -64,15 +66,13 @@ def _counted(outputs: int) -> Callable[[Any, Any], Mapping[str, Any]]:
     return lambda z, y: jax.device_get(program(jnp.asarray(z), jnp.asarray(y)))
 
 
-def score_probabilities(
-    probabilities: np.ndarray, test: Examples, held_out: np.ndarray, valid: Examples
-) -> dict[str, Any]:
-    """The metrics of class probabilities `[M, C]`, for methods that are no model; as `score_logits`."""
+def as_logits(probabilities: Any) -> np.ndarray:
+    """Class probabilities `[M, C]` as scores, for methods that are no model.
 
-    def logits(p: np.ndarray) -> np.ndarray:
-        return np.log(np.maximum(np.asarray(p, np.float64), 1e-12))
-
-    return score_logits(logits(probabilities), test, logits(held_out), valid)
+    >>> as_logits([[1.0, 0.0]]).round(2).tolist()
+    [[0.0, -27.63]]
+    """
+    return np.log(np.maximum(np.asarray(probabilities, np.float64), 1e-12)).astype(np.float32)
 
 
 def mean_of(values: Sequence[float]) -> dict[str, Any]:

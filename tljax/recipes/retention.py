@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from tljax.evaluation import before_head, forgetting, predict, tradeoff, weight_distance
+from tljax.evaluation import before_head, cka, forgetting, predict, tradeoff, weight_distance
+from tljax.features import extract, layers
 from tljax.recipes.contest import Contest
 from tljax.recipes.results import mean_of, or_none
 from tljax.recipes.runs import Cell
@@ -29,11 +30,14 @@ def retention(
         return None
     cells = [cell for cell in contest.params[method] if cell.repeat == 0][:MOST_SEEDS]
     few = _few(source, contest.settings.seed)
-    found, distances, curves = [], [], []
+    found, distances, curves, alike = [], [], [], []
+    inside = _inside(source_model, pretrained, few["test"].x)
     for cell in cells:
         tuned = contest.params[method][cell]
         found.append(forgetting(source_model, pretrained, tuned, few["test"], train=few["train"]))
         distances.append(weight_distance(starts[contest.training_seed(cell)], tuned, contest.model.groups))
+        after = _inside(source_model, before_head(pretrained, tuned), few["test"].x)
+        alike.append({group: cka(inside[group], after[group]) for group in inside})
         curves.append(_curve(contest, source_model, pretrained, few["test"], cell))
     return {
         "method": method,
@@ -45,6 +49,7 @@ def retention(
         "refit_before": found[0].refit_before,
         "refit_after": _spread([f.refit_after for f in found]),
         "cka": _spread([f.cka for f in found]),
+        "cka_layers": {group: _spread([layer[group] for layer in alike]) for group in inside},
         "distance": {group: _spread([d[group] for d in distances]) for group in distances[0]},
         "tradeoff": {
             "alphas": curves[0]["alphas"],
@@ -71,6 +76,17 @@ def _curve(contest: Contest, source_model: Model, pretrained: Params, test: Any,
         }
 
     return tradeoff(contest.params["linear-probe"][cell], contest.params[contest.settings.method][cell], score)
+
+
+def _inside(model: Model, params: Params, x: np.ndarray) -> dict[str, np.ndarray]:
+    """The features of each group of the backbone that is a layer, `[N, D]`, averaged over positions."""
+    known = layers(model, params, x[:1])
+    names = {group: group.removesuffix("/**") for group in model.groups if not group.startswith("head")}
+    return {
+        group: extract(model, params, x, layer=layer, progress=False).features
+        for group, layer in names.items()
+        if layer in known
+    }
 
 
 def _few(source: Task, seed: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tljax.recipes.collected import Collected
 from tljax.recipes.contest import Contest
 from tljax.recipes.folder import claim_folder, read_results
 from tljax.recipes.outcome import Outcome, tell
-from tljax.recipes.results import CLASS_METRICS, drawn, numbers_of, score_logits
+from tljax.recipes.results import CLASS_METRICS, drawn, fitted_temperature, numbers_of, score_logits
 from tljax.recipes.retention import retention
 from tljax.recipes.runs import Cell
 from tljax.recipes.settings import Settings
@@ -168,7 +168,7 @@ def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool
     if not begun:
         Timing(folder).note("pretrain", spent, step_seconds=result.step_seconds, peak_bytes=cost.peak_bytes)
     valid, test = (predict(model, result.params, part.x).logits for part in (source.valid, source.test))
-    found = score_logits(test, source.test, valid, source.valid)
+    found = score_logits(test, source.test, fitted_temperature(valid, source.valid))
     said = "randomly shifted images" if shifts else None
     return _Pretrained(model, result.params, int(result.best_step), found, said, cost.flops)
 

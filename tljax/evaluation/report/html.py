@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tljax.evaluation.report.blocks import (
     Block,
@@ -33,9 +33,18 @@ def render_html(results: Results) -> str:
 
 def page(results: Results, light: Pictures, dark: Pictures) -> str:
     """The HTML page with these SVG pictures, by name, for light and dark surroundings."""
-    body = "\n".join(_render(block, light, dark) for block in document(results))
-    title = escape(str(results["title"]))
-    return PAGE.format(title=title, subtitle=escape(subtitle(results)), style=STYLE, body=body)
+    return framed(str(results["title"]), subtitle(results), render_blocks(document(results), light, dark))
+
+
+def render_blocks(blocks: Sequence[Block], light: Pictures, dark: Pictures) -> str:
+    """Blocks as HTML, with these SVG pictures, by name."""
+    return "\n".join(_render(block, light, dark) for block in blocks)
+
+
+def framed(title: str, subtitle: str, body: str, *, wide: bool = False) -> str:
+    """A whole page around `body`, which is HTML; `wide` leaves room for two columns."""
+    kind = ' class="pair"' if wide else ""
+    return PAGE.format(title=escape(title), subtitle=escape(subtitle), style=STYLE, body=body, kind=kind)
 
 
 def escape(text: str) -> str:

@@ -11,7 +11,7 @@ PAGE = """<!DOCTYPE html>
 <style>{style}</style>
 </head>
 <body>
-<main>
+<main{kind}>
 <header>
 <h1>{title}</h1>
 <p class="subtitle">{subtitle}</p>
@@ -43,6 +43,10 @@ body {
   -webkit-text-size-adjust: 100%;
 }
 main { max-width: 932px; margin: 0 auto; padding: 2.2rem 1rem 4rem; }
+main.pair { max-width: 1560px; }
+.sides { display: grid; grid-template-columns: 1fr 1fr; gap: 0 2rem; margin-top: 2.6rem; }
+.sides section { min-width: 0; }
+@media (max-width: 1100px) { .sides { grid-template-columns: 1fr; } }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.015em; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; line-height: 1.3; margin: 2.6rem 0 .7rem; letter-spacing: -.005em; }
 p { margin: .6rem 0; overflow-wrap: anywhere; }

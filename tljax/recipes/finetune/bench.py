@@ -24,6 +24,7 @@ from tljax.recipes.finetune.settings import FinetuneSettings
 from tljax.recipes.finetune.setup import Setup
 from tljax.recipes.finetune.train import Contender, Trainer, Trial, best, filled
 from tljax.recipes.folder import read_object
+from tljax.recipes.results import drawn
 from tljax.tree import named_leaves
 from tljax.types import Array, Key, Model, Output, Params
 
@@ -120,7 +121,8 @@ class Bench:
         cells = []
         for seed, trial in chosen.items():
             metrics = scored(contender.model, trial.params(contender.starts[seed]), test, contender.valid)
-            cells.append(_cell(trial, {f"{t.rate:g}": t.value for t in trials[seed]}, metrics))
+            tried = {f"{t.rate:g}": t.value for t in trials[seed]}
+            cells.append(_cell(trial, tried, metrics) | {"labels": drawn(self.rows[seed], self.setup.task.train.y)})
         winner = max(self.seeds, key=lambda seed: chosen[seed].value)
         stored = shutil.copy(chosen[winner].file, folder / LEARNT)
         return {

@@ -115,4 +115,6 @@ def _cell(name: str, shots: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
         "valid": or_none(cell["valid"]),
         "test": numbers_of(cell["test"], CLASS_METRICS),
         "confusion": cell["test"]["confusion"],
+        "temperature": or_none(cell["test"].get("temperature", float("nan"))),
+        "labels": cell.get("labels"),
     }

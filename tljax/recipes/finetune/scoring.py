@@ -7,7 +7,7 @@ import numpy as np
 
 from tljax.data.text import TextData, by_length
 from tljax.evaluation import predict
-from tljax.recipes.results import score_logits
+from tljax.recipes.results import fitted_temperature, score_logits
 from tljax.types import Model, Output, Params
 
 SENTENCES = 64
@@ -39,4 +39,4 @@ def outputs(model: Model, params: Params, data: Any) -> Output:
 def scored(model: Model, params: Params, data: Any, valid: Any) -> dict[str, Any]:
     """Every metric of classes on `data`, as plain values; `valid` chooses the temperature of its calibration."""
     found, held_out = (np.asarray(outputs(model, params, part).logits) for part in (data, valid))
-    return score_logits(found, data, held_out, valid)
+    return score_logits(found, data, fitted_temperature(held_out, valid))
