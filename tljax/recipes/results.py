@@ -69,8 +69,8 @@ def _counted(outputs: int) -> Callable[[Any, Any], Mapping[str, Any]]:
 def as_logits(probabilities: Any) -> np.ndarray:
     """Class probabilities `[M, C]` as scores, for methods that are no model.
 
-    >>> as_logits([[1.0, 0.0]]).round(2).tolist()
-    [[0.0, -27.63]]
+    >>> as_logits([[1.0, 0.25]]).round(3)
+    array([[ 0.   , -1.386]], dtype=float32)
     """
     return np.log(np.maximum(np.asarray(probabilities, np.float64), 1e-12)).astype(np.float32)
 
