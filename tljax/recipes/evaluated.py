@@ -16,7 +16,7 @@ from tljax.evaluation.report.results import label, main_shots, summary
 from tljax.evaluation.report.text import WIDTH, aligned
 from tljax.recipes.chosen import new_data, read_kept
 from tljax.recipes.finetune.learnt import on_new_data
-from tljax.recipes.finished import Finished, names_of, read_finished
+from tljax.recipes.finished import Finished, names_of, read_methods
 from tljax.recipes.results import CLASS_METRICS, NUMBER_METRICS, mean_of, score_logits
 
 SHOWN = ("accuracy", "macro_f1", "worst_recall", "nll", "brier", "ece", "rmse", "mae", "r2")
@@ -73,7 +73,7 @@ def run_evaluate(
     Traceback (most recent call last):
     tljax.checkpoints.run.RunError: there is no folder 'nowhere'; ...
     """
-    runs = [read_finished(folder) for folder in folders]
+    runs = [read_methods(folder) for folder in folders]
     rows, notes = [], []
     for name, run in zip(names_of(runs), runs):
         if data is None:

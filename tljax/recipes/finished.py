@@ -7,7 +7,7 @@ from typing import Any
 
 from tljax.checkpoints.run import RunError
 from tljax.evaluation.report import ReportError, check_results
-from tljax.evaluation.report.results import is_comparison
+from tljax.evaluation.report.results import is_comparison, is_ranking
 from tljax.recipes.folder import read_object
 from tljax.recipes.timing import Timing
 
@@ -24,7 +24,9 @@ class Finished:
 
     @property
     def command(self) -> str:
-        """The command that made it: `"transfer"` or `"finetune"`."""
+        """The command that made it: `"transfer"`, `"finetune"` or `"rank"`."""
+        if is_ranking(self.results):
+            return "rank"
         return "finetune" if is_comparison(self.results) else "transfer"
 
     @property
@@ -60,6 +62,21 @@ def read_finished(folder: str | os.PathLike[str]) -> Finished:
     except ReportError as error:
         raise RunError(f"{file} holds no results of tljax transfer or finetune: {error}") from error
     return Finished(place, results, config or {})
+
+
+def read_methods(folder: str | os.PathLike[str]) -> Finished:
+    """The complete run of methods in `folder`: as `read_finished`, but of `tljax rank` there are none.
+
+    >>> read_methods("nowhere")
+    Traceback (most recent call last):
+    tljax.checkpoints.run.RunError: there is no folder 'nowhere'; ...
+    """
+    run = read_finished(folder)
+    if run.command == "rank":
+        raise RunError(
+            f"{folder} holds a ranking, which has no methods to compare; tljax report {folder} shows it alone"
+        )
+    return run
 
 
 def names_of(runs: list[Finished]) -> list[str]:

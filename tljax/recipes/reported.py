@@ -6,7 +6,7 @@ import pathlib
 
 from tljax.checkpoints.run import RunError, differences, make_folder, write_atomically
 from tljax.evaluation.report import render_html, render_pair, render_pair_text, write_report
-from tljax.recipes.finished import names_of, read_finished
+from tljax.recipes.finished import names_of, read_finished, read_methods
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +41,14 @@ def run_report(
     Traceback (most recent call last):
     tljax.checkpoints.run.RunError: there is no folder 'nowhere'; ...
     """
-    first = read_finished(folder)
     if other is None:
-        verdict = f"{first.results['title']}\n\n{first.results['verdict']['sentence']}\n"
+        first = read_finished(folder)
+        said = (first.results.get("verdict") or {}).get("sentence")
+        verdict = "\n\n".join(filter(None, (str(first.results["title"]), said))) + "\n"
         if output is None:
             return Reported(verdict, write_report(first.told, first.folder)["html"])
         return Reported(verdict, _written(render_html(first.told), pathlib.Path(output)))
-    runs = [first, read_finished(other)]
+    runs = [read_methods(folder), read_methods(other)]
     names = names_of(runs)
     told = [(name, run.told) for name, run in zip(names, runs)]
     changed = differences(runs[0].config, runs[1].config) if all(run.config for run in runs) else []
