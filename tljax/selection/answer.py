@@ -219,7 +219,7 @@ def _more_labels(
 
 
 def _notes(found: Estimate, standings: Sequence[Standing]) -> tuple[str, ...]:
-    parts = ", ".join(f"{name} {weight:g}" for name, weight in WEIGHTS.items())
+    parts = " and ".join(name.replace("_likelihood", "") for name in WEIGHTS)
     notes = []
     if not found.told:
         notes.append(
@@ -227,7 +227,7 @@ def _notes(found: Estimate, standings: Sequence[Standing]) -> tuple[str, ...]:
         )
     notes += [
         f"{found.examples} labels of {found.classes} classes. Accuracy: what is expected after fine-tuning, from "
-        f"accuracies left one out ({parts})"
+        f"the likelihoods of examples left out ({parts})"
         + "".join(f", {vote.name.replace('_', ' ')}" for vote in found.priors)
         + "; ± and 90 % hold the noise of sampling labels and the mismatch of probe and fine-tuning."
     ]

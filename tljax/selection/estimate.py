@@ -108,7 +108,7 @@ class _Bench:
     def whole(self, name: str) -> Votes:
         """The votes of all examples."""
         order = np.argsort(self.labels, kind="stable")
-        found = votes_of(self._given(name), self.labels[order], order[None], self.classes)
+        found = votes_of(self._given(name), self.labels[order], order[None], self.classes, whole=True)
         return Votes(*(float(vote[0]) for vote in found))
 
     def subsets(self, name: str, first: int, last: int) -> Votes:
@@ -116,21 +116,19 @@ class _Bench:
         return votes_of(self._given(name), self.drawn.labels, self.drawn.rows[first:last], self.classes)
 
     def level(self, whole: list[Votes]) -> np.ndarray:
-        """The fused votes of all examples `[C]`."""
-        return np.array([fused(votes, len(self.labels), self.classes) for votes in whole])
+        """The fused votes of all examples `[C]`, moved together to where the accuracies are."""
+        fusions = np.array([fused(votes) for votes in whole])
+        hits = np.array([votes.ridge for votes in whole]) * len(self.labels)
+        return fusions + np.mean(logit((hits + 0.5) / (len(self.labels) + 1)) - fusions)
 
     def noise(self, parts: list[Votes]) -> np.ndarray:
         """The covariance of the level `[C, C]` that the scatter between subsets tells."""
+        found = np.stack([fused(votes) for votes in parts])
         n, m = len(self.labels), len(self.drawn.labels)
         if m == n:  # no class has more than two: subsets are the whole
-            accuracy = 1 / (1 + np.exp(-self.level([_mean(votes) for votes in parts])))
+            accuracy = 1 / (1 + np.exp(-found.mean(1)))
             return np.diag(1 / (n * accuracy * (1 - accuracy)))
-        found = np.stack([fused(votes, m, self.classes) for votes in parts])
         return np.atleast_2d(np.cov(found)) * self.drawn.widening
 
     def _given(self, name: str) -> Given:
         return prepare(self.candidates[name].features, self.candidates[name].probabilities)
-
-
-def _mean(votes: Votes) -> Votes:
-    return Votes(*(np.mean(vote) for vote in votes))

@@ -21,8 +21,8 @@ import numpy as np
 from tljax.selection.candidates import Candidate
 from tljax.selection.votes import Votes
 
-WEIGHTS = {"ridge": 0.5, "neighbours": 0.25, "centroid": 0.25}
-"""Of the accuracies that are averaged."""
+WEIGHTS = {"ridge_likelihood": 0.5, "centroid_likelihood": 0.5}
+"""Of the votes whose logarithms are averaged."""
 ERROR = 0.35
 """Tau: logits of accuracy."""
 PRIORS = {"parameters": (0.15, 0.5), "upstream_accuracy": (0.5, 0.5), "prior": (1.0, 0.5)}
@@ -57,15 +57,19 @@ class Posterior(NamedTuple):
     """What is lost on average, in accuracy, if this one is chosen."""
 
 
-def fused(votes: Votes, examples: int, classes: int) -> np.ndarray:
-    """The votes of `examples` examples as logits of one accuracy; half an example is added on either side.
+def fused(votes: Votes) -> np.ndarray:
+    """The geometric mean of the likelihoods, in logits.
 
-    >>> some = Votes(0.5, 0.4, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0)
-    >>> float(fused(some, 10, 2))
+    In these units differences between candidates are, but for noise, those of their accuracies after fine-tuning, in
+    logits too; docs/rank.md has the figures. A likelihood sees how far from right an example is, where an accuracy of
+    few examples sees but a few steps.
+
+    >>> some = Votes(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0)
+    >>> float(fused(some))
     0.0
     """
-    mean = np.sum([weight * np.asarray(getattr(votes, name)) for name, weight in WEIGHTS.items()], axis=0)
-    return logit((examples * mean + 0.5) / (examples + 1))
+    logs = [weight * np.log(getattr(votes, name)) for name, weight in WEIGHTS.items()]
+    return logit(np.clip(np.exp(np.sum(logs, axis=0)), 1e-6, 1 - 1e-6))
 
 
 def logit(accuracy: np.ndarray) -> np.ndarray:

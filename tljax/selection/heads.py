@@ -1,45 +1,41 @@
-"""What heads predict for the example that they have not seen, from one decomposition or one matrix of cosines."""
+"""What heads predict for the example that they have not seen, from the cosines between examples alone."""
 
 import jax
 import jax.numpy as jnp
 
 from tljax.probes.left_out import Fit, dot, left_out
 from tljax.probes.ridge import GRID
-from tljax.scores.spectrum import Spectrum, inverse
+from tljax.scores.spectrum import Spectrum
 from tljax.types import Array
 
 
-def gram_spectrum(x: Array) -> Spectrum:
-    """The centred spectrum of `x` `[N, D]` from the smaller of its Gram matrices, of rank R at most.
+def gram_spectrum(gram: Array) -> Spectrum:
+    """The centred spectrum of features of which the inner products `[N, N]` are given, turned so that V is 1.
 
-    A third of the time of a singular value decomposition; `x` must be float64, since the matrix squares what float32
-    cannot hold.
+    ``u * s`` are the centred features in another basis, in which nothing that is measured here differs. The inner
+    products must be float64: they square what float32 cannot hold.
 
     >>> with jax.enable_x64(True):
-    ...     found = gram_spectrum(jnp.array([[1.0, 1.0], [3.0, 3.0]]))
+    ...     found = gram_spectrum(jnp.array([[2.0, 6.0], [6.0, 18.0]]))
     ...     found.s.round(6).tolist()
     [2.0, 0.0]
     """
-    mean = jnp.mean(x, axis=0)
-    centred = x - mean[None]
-    wide = len(x) <= x.shape[1]
-    squares, vectors = jnp.linalg.eigh(dot(centred, centred.T) if wide else dot(centred.T, centred))
+    rows = jnp.mean(gram, axis=0)
+    centred = gram - rows[None] - rows[:, None] + jnp.mean(rows)
+    squares, vectors = jnp.linalg.eigh(centred)
     squares, vectors = squares[::-1], vectors[:, ::-1]
-    s = jnp.sqrt(jnp.where(squares > squares[0] * max(x.shape) * jnp.finfo(x.dtype).eps, squares, 0))
-    real = (s > 0).astype(x.dtype)[None]
-    if wide:
-        return Spectrum(vectors * real, s, dot(inverse(s)[:, None] * vectors.T, centred), mean)
-    return Spectrum(dot(centred, vectors) * inverse(s)[None], s, (vectors * real).T, mean)
+    real = squares > squares[0] * len(gram) * jnp.finfo(gram.dtype).eps
+    s = jnp.sqrt(jnp.where(real, squares, 0))
+    return Spectrum(vectors * real[None].astype(gram.dtype), s, jnp.eye(len(gram), dtype=gram.dtype), 0 * s)
 
 
 def ridge_left_out(found: Spectrum, targets: Array, width: Array) -> Array:
     """`[N, C]`: what ridge regression without each example predicts for it, at the strength of least squared error.
 
-    `found` is the centred spectrum of the features, `width` how many they are but for padding; `targets` `[N, C]`. See
-    `tljax.probes.ridge`.
+    `found` is the centred spectrum of `width` features, `targets` `[N, C]`. See `tljax.probes.ridge`.
 
-    >>> x, t = jnp.array([[0.0], [1.0], [2.0], [3.0]]), jnp.array([[1.0], [3.0], [5.0], [7.0]])
-    >>> ridge_left_out(gram_spectrum(x), t, jnp.float32(1.0))[:, 0].round(1).tolist()
+    >>> x, t = jnp.array([0.0, 1.0, 2.0, 3.0]), jnp.array([[1.0], [3.0], [5.0], [7.0]])
+    >>> ridge_left_out(gram_spectrum(x[:, None] * x[None]), t, jnp.float32(1.0))[:, 0].round(1).tolist()
     [1.0, 3.0, 5.0, 7.0]
     """
     size = jnp.sum(found.energy) / jnp.minimum(width, len(targets))
@@ -74,7 +70,6 @@ def centroids_left_out(cosines: Array, one_hot: Array) -> Array:
     own = jnp.diagonal(cosines)[:, None] * one_hot
     sums = dot(cosines, one_hot)  # with the sum of class c
     squares = jnp.sum(one_hot * sums, axis=0)  # the squared length of that sum
-    inner = sums - own
     length = jnp.maximum(squares[None] - 2 * sums * one_hot + own, 0)
     left = jnp.sum(one_hot, axis=0)[None] - one_hot > 0
-    return jnp.where(left & (length > 1e-9), inner / jnp.sqrt(jnp.where(length > 1e-9, length, 1)), -1)
+    return jnp.where(left & (length > 1e-9), (sums - own) / jnp.sqrt(jnp.where(length > 1e-9, length, 1)), -1)
