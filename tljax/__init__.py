@@ -24,10 +24,10 @@ _HOME = {
     "data": ("Dataset",),
     "features": ("extract",),
     "evaluation": ("evaluate", "interval", "paired_gain", "predict", "verdict"),
-    "probes": ("ridge",),
+    "probes": ("logistic", "ridge"),
     "selection": ("Candidate", "rank_features"),
     "training": ("Result", "fit", "fit_many", "make_step"),
-    "recipes": ("closed_form_head", "lp_ft", "rank_models"),
+    "recipes": ("closed_form_head", "lp_ft", "probe", "rank_models"),
 }  # fmt: skip
 _PACKAGES = (
     "checkpoints",

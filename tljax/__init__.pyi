@@ -54,9 +54,11 @@ from tljax.plans import plan as plan
 from tljax.plans import rate as rate
 from tljax.plans import surgical as surgical
 from tljax.plans import unfreeze as unfreeze
+from tljax.probes import logistic as logistic
 from tljax.probes import ridge as ridge
 from tljax.recipes import closed_form_head as closed_form_head
 from tljax.recipes import lp_ft as lp_ft
+from tljax.recipes import probe as probe
 from tljax.recipes import rank_models as rank_models
 from tljax.selection import Candidate as Candidate
 from tljax.selection import rank_features as rank_features

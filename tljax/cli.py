@@ -9,6 +9,7 @@ from tljax.commands.evaluate import add_evaluate
 from tljax.commands.finetune import add_finetune
 from tljax.commands.merging import add_merging
 from tljax.commands.options import Parser
+from tljax.commands.probe import add_probe
 from tljax.commands.rank import add_rank
 from tljax.commands.transfer import add_transfer
 from tljax.commands.weights import add_weights
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_finetune(commands)
     add_transfer(commands)
+    add_probe(commands)
     add_rank(commands)
     add_evaluate(commands)
     add_weights(commands)

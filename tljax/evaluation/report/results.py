@@ -45,6 +45,7 @@ _LABELS = {
     "olora": "OLoRA",
     "vera": "VeRA",
     "ia3": "IA3",
+    "lda": "LDA",
 }
 
 
