@@ -106,3 +106,12 @@ def test_subsets_are_stratified_and_widen_to_the_variance_of_all() -> None:
     assert found.widening == pytest.approx(32 / 30)
     assert (stratified_subsets(y, 3, seed=0).rows == found.rows[:3]).all()
     assert stratified_subsets(np.arange(2).repeat(5000), 1, seed=0, most=100).rows.shape == (1, 100)
+
+
+def test_a_large_common_mean_makes_no_signal_of_noise() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(CLASSES).repeat(N // CLASSES)
+    for d in (10, 40):
+        found = votes(100 + 1e-4 * rng.normal(size=(N, d)), y)
+        assert found.ridge < 0.7
+        assert found.ridge_likelihood < 0.45

@@ -112,8 +112,12 @@ class _Bench:
         return Votes(*(float(vote[0]) for vote in found))
 
     def subsets(self, name: str, first: int, last: int) -> Votes:
-        """The votes of some subsets."""
-        return votes_of(self._given(name), self.drawn.labels, self.drawn.rows[first:last], self.classes)
+        """The votes of some subsets, always as many at once, so that one program serves all."""
+        given, rows = self._given(name), self.drawn.rows[np.arange(first, last + -(last - first) % FIRST) % last]
+        parts = [
+            votes_of(given, self.drawn.labels, rows[i : i + FIRST], self.classes) for i in range(0, len(rows), FIRST)
+        ]
+        return Votes(*(np.concatenate(found)[: last - first] for found in zip(*parts)))
 
     def level(self, whole: list[Votes]) -> np.ndarray:
         """The fused votes of all examples `[C]`, moved together to where the accuracies are."""

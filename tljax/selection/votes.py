@@ -50,6 +50,8 @@ class Given(NamedTuple):
 
     cosines: np.ndarray
     """`[N, N]` float64."""
+    inner: np.ndarray
+    """`[N, N]` float64: inner products of the same features with their mean taken off, which leaves small numbers."""
     width: np.ndarray
     """D, float."""
     theta: np.ndarray
@@ -68,7 +70,8 @@ def prepare(features: np.ndarray, probabilities: np.ndarray | None) -> Given:
     length = np.linalg.norm(x, axis=1, keepdims=True)
     unit = x / np.where(length > 0, length, 1)
     theta = np.zeros((len(x), 0)) if probabilities is None else np.asarray(probabilities, np.float64)
-    return Given(unit @ unit.T, np.array(x.shape[1], np.float64), theta)
+    centred = unit - unit.mean(0)
+    return Given(unit @ unit.T, centred @ centred.T, np.array(x.shape[1], np.float64), theta)
 
 
 def votes_of(given: Given, labels: np.ndarray, rows: np.ndarray, classes: int, *, whole: bool = False) -> Votes:
@@ -95,7 +98,7 @@ def _votes(given: Given, labels: Array, rows: Array, classes: int, whole: bool) 
 
 def _subset(given: Given, labels: Array, one_hot: Array, told: Array, whole: bool, rows: Array) -> Votes:
     cosines = jnp.asarray(given.cosines)[rows][:, rows]
-    found = gram_spectrum(cosines)
+    found = gram_spectrum(jnp.asarray(given.inner)[rows][:, rows])
     accuracy, likelihood = partial(_accuracy, labels, told), partial(_likelihood, labels, told)
     width = jnp.asarray(given.width)
     loo, means = ridge_left_out(found, 2 * one_hot - 1, width), centroids_left_out(cosines, one_hot)
