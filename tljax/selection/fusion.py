@@ -23,7 +23,7 @@ from tljax.selection.votes import Votes
 
 WEIGHTS = {"ridge_likelihood": 0.5, "centroid_likelihood": 0.5}
 """Of the votes whose logarithms are averaged."""
-ERROR = 0.35
+ERROR = 0.15
 """Tau: logits of accuracy."""
 PRIORS = {"parameters": (0.15, 0.5), "upstream_accuracy": (0.5, 0.5), "prior": (1.0, 0.5)}
 """For each prior the slope, in logits for a factor of ten or for a logit, and omega."""
