@@ -118,7 +118,9 @@ class Collected:
     def _spread(self, method: str, shots: int) -> dict[str, Any]:
         """Standard deviations of one run by what makes them, and the interval that so few test examples leave."""
         found = variance_components(self.values(method, shots, self.main))
+        draws = self.means(method, shots, self.main)
         spread: dict[str, Any] = {
+            "whole": or_none(float(np.std(draws, ddof=1))) if len(draws) > 1 else None,
             "labels": or_none(found.subset**0.5),
             "training": or_none(found.seed**0.5),
             "draws": found.subsets,

@@ -81,9 +81,17 @@ def table_note(results: Results) -> str:
         return f"One seed on {split}: intervals are undefined. Best in bold. {gain}.{worst}"
     level = percent_level(results)
     return (
-        f"Mean over {plural(seeds(results), 'seed')} ± half-width of its {level} interval, on {split}. Best in bold. "
+        f"Mean over {_unit(results)} ± half-width of its {level} interval, on {split}. Best in bold. "
         f"{gain}, with its {level} interval; ▲ helped and ▼ hurt mark those that leave out zero.{worst}"
     )
+
+
+def _unit(results: Results) -> str:
+    """What the mean is over."""
+    repeats = results["protocol"].get("repeats", 1)
+    if repeats == 1:
+        return plural(seeds(results), "seed")
+    return f"{plural(seeds(results), 'draw')} of labels, {repeats} training seeds each,"
 
 
 def _worst(results: Results) -> str:

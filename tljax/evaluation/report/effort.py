@@ -28,25 +28,29 @@ def spread_section(results: Results) -> list[Block]:
     if not known or max(spread["draws"] for _, spread in known) < 2:
         return []
     repeats = max(spread["repeats"] for _, spread in known)
-    rows = tuple((Cell(label(m), strong=m == judged(results)), *_spread_cells(scale, s)) for m, s in known)
+    apart = ("labels", "training") if repeats > 1 else ("whole",)
+    rows = tuple((Cell(label(m), strong=m == judged(results)), *_spread_cells(scale, s, apart)) for m, s in known)
     unit = " (points)" if scale.metric.percent else ""
-    head = ("method", f"labels drawn{unit}", f"training seed{unit}", f"test split, {percent_level(results)}")
-    said = (
-        f"Standard deviation of one run's {scale.metric.label} with {at_main_shots(results)}, by what makes it: which "
-        "examples were labelled, and the training seed (initialisation and order), by the analysis of variance"
-    )
-    if repeats < 2:
-        said += "; with one training seed a draw the two cannot be told apart: --repeats 2 or more tells them"
+    heads = {"labels": "labels drawn", "training": "training seed", "whole": "labels and training"}
+    head = ("method", *(f"{heads[part]}{unit}" for part in apart), f"test split, {percent_level(results)}")
+    said = f"Standard deviation of one run's {scale.metric.label} with {at_main_shots(results)}"
+    if repeats > 1:
+        said += (
+            ", by what makes it: which examples were labelled, and the training seed (initialisation and order), by "
+            "the analysis of variance; an estimate below zero is 0"
+        )
+    else:
+        said += "; what the draw of labels and what training makes of it can be told apart with --repeats 2 or more"
     test = f" Test split: Wilson's interval of the mean on {plural(results['target']['test'], 'example')}."
     note = f"{said}.{'' if scale.metric.key != 'accuracy' else test}"
     return [Heading("Where the spread comes from"), Table(head, rows), Paragraph(note, small=True)]
 
 
-def _spread_cells(scale: Any, spread: Mapping[str, Any]) -> tuple[Cell, Cell, Cell]:
-    labels, training = (MISSING if spread[key] is None else scale.value(spread[key]) for key in ("labels", "training"))
+def _spread_cells(scale: Any, spread: Mapping[str, Any], apart: tuple[str, ...]) -> tuple[Cell, ...]:
+    parts = [Cell(MISSING if spread.get(key) is None else scale.value(spread[key])) for key in apart]
     bounds = spread.get("test")
     test = MISSING if bounds is None else f"{scale.value(bounds[0])} to {scale.value(bounds[1])}"
-    return Cell(labels), Cell(training), Cell(test)
+    return *parts, Cell(test)
 
 
 def compute_section(results: Results) -> list[Block]:

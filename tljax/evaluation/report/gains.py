@@ -57,7 +57,7 @@ def gains_section(results: Results) -> list[Block]:
         (Cell(label(m), strong=m == judged(results)), *(gain_over_cell(results, m, name) for name in found))
         for m in results["methods"]
     )
-    head = ("method", *(f"over {label(name)}" for name in found))
+    head = ("method", *(f"over {'scratch' if name == BASELINE else label(name)}" for name in found))
     scale = main_scale(results)
     unit = ", in percentage points" if scale.metric.percent else ""
     bounds = "" if seeds(results) == 1 else ", with its interval; ▲ and ▼ mark those that leave out zero"
