@@ -15,6 +15,7 @@ from tljax.checkpoints.run import RunError
 from tljax.data.text import load_tokenizer
 from tljax.models import export, load_pretrained, resnet
 from tljax.recipes import SettingsError
+from tljax.recipes.evaluated import run_evaluate
 from tljax.recipes.finetune import FinetuneSettings, run_finetune, train
 from tljax.recipes.finetune.methods import METHODS
 from tljax.tree import named_leaves
@@ -98,6 +99,24 @@ def test_the_folder_holds_report_and_model(outcome, places) -> None:
     adapters, report = peft.load_adapters(folder / "methods" / "lora" / "adapters", base.model, base.params)
     assert report.method == "LORA"
     assert {type(adapter).__name__ for adapter in adapters.values()} == {"LoRA", "Full"}
+
+
+def test_what_was_learnt_is_evaluated_on_other_sentences(outcome, places) -> None:
+    recorded = run_evaluate([outcome.folder])
+    assert [row["method"] for row in recorded.rows] == ["full", "lora", "linear-probe"]
+    test = pathlib.Path(places[1]).with_name("mood_test.tsv")
+    again = run_evaluate([outcome.folder], data=str(test))
+    winners = {
+        name: json.loads((outcome.folder / "methods" / name / "result.json").read_text())["winner"]
+        for name in outcome.results["methods"]
+    }
+    for row in again.rows:
+        cell = next(
+            c for c in outcome.results["cells"] if (c["method"], c["seed"]) == (row["method"], winners[row["method"]])
+        )
+        assert row["metrics"]["accuracy"]["mean"] == pytest.approx(cell["test"]["accuracy"], abs=1e-6)
+        assert row["seeds"] == 1
+    assert "One seed" in str(again)
 
 
 def test_a_complete_run_is_told_again_and_another_refused(outcome, places, monkeypatch: pytest.MonkeyPatch) -> None:

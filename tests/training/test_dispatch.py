@@ -7,6 +7,7 @@ import optax
 import pytest
 from training_cases import CLASSES, HITS, close, examples, same
 
+from tljax.models import mlp
 from tljax.objectives import cross_entropy, stateless
 from tljax.plans import plan
 from tljax.training import NonFiniteError, fit, fit_many
@@ -113,3 +114,20 @@ def test_a_failure_is_named_by_its_step():
     )
     with pytest.raises(NonFiniteError, match="at step 8"):
         fit(CONV, start(), bomb, plan(), (X, Y), **SHORT | {"steps": 20})
+
+
+def test_the_cost_of_a_step_is_that_of_its_matrix_products():
+    """Two dense layers: forward, gradients of both kernels and of the hidden layer; more is element by element."""
+    x = np.zeros((64, 40), np.float32)
+    y = (np.arange(64) % 3).astype("int32")
+    model = mlp((80,), num_classes=3)
+    params = model.init(jax.random.key(0), x)
+    options = {"train": (x, y), "steps": 3, "batch_size": 16, "progress": False, "optimizer": optax.sgd(0.1)}
+    cost = fit(model, params, cross_entropy(), **options).step_cost()
+    products = 2 * 16 * (2 * 40 * 80 + 3 * 80 * 3)
+    assert products < cost.flops < 1.3 * products
+    assert cost.peak_bytes > x.nbytes  # the data lie on the device, and are arguments
+    stack = jax.tree.map(lambda leaf: np.stack([leaf] * 3), params)
+    many = fit_many(model, stack, cross_entropy(), seeds=[0, 1, 2], **options).step_cost()
+    assert many.flops == cost.flops  # of one run
+    assert many.peak_bytes > cost.peak_bytes

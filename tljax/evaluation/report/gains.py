@@ -89,4 +89,5 @@ def negative_sentence(results: Results) -> str:
         return f"Negative transfer of {name}: none at any number of labels."
     means = {"strong": "strong (interval below 0)", "weak": "weak (mean below 0)"}
     said = [f"{means[flag]} with {', '.join(flags[flag])}" for flag in ("strong", "weak") if flag in flags]
-    return f"Negative transfer of {name}: {'; '.join(said)} {labels_noun(results)}."
+    last = list(flags.values())[-1]
+    return f"Negative transfer of {name}: {'; '.join(said)} {labels_noun(results, 1 if last == ['1'] else None)}."
