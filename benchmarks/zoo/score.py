@@ -9,6 +9,7 @@ the run folder, so several calls can share the work.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import warnings
@@ -24,15 +25,23 @@ DRAWS = 3
 AXES = {"candidates": np.array(list(CANDIDATES)), "tasks": np.array(list(TASKS)), "shots": np.array(SHOTS)}
 
 
+@functools.cache
+def arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, read once."""
+    with np.load(file) as found:
+        return dict(found)
+
+
 def cases(folder: pathlib.Path, task: str, shots: int, draw: int) -> dict[str, Case]:
     """The candidates on one subset, as features.py wrote them."""
     facts: dict[str, dict[str, Any]] = json.loads((folder / "candidates.json").read_text())
-    found, shared = {}, np.load(folder / f"{task}.npz")
+    shared = arrays(folder / f"{task}.npz")
     i = shared[f"draws_{shots}"][draw]
+    found = {}
     for name in CANDIDATES:
-        with np.load(folder / f"{task}--{name}.npz") as own:
-            theta = own["probabilities"][i] if "probabilities" in own else None
-            found[name] = Case(own["features"][i], shared["labels"][i], theta, facts[name])
+        own = arrays(folder / f"{task}--{name}.npz")
+        theta = own["probabilities"][i] if "probabilities" in own else None
+        found[name] = Case(own["features"][i], shared["labels"][i], theta, facts[name])
     return found
 
 

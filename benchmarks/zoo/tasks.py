@@ -1,7 +1,7 @@
 """The target tasks of the zoo, and the sources that candidates are pretrained on.
 
 No source shares an image with a target: sources draw on the training parts of MNIST and CIFAR-10, targets on the test
-parts, on USPS, on the digits of scikit-learn and on PACS.
+parts, on USPS and on PACS.
 """
 
 import os
@@ -99,14 +99,6 @@ def usps() -> Task:
     return cut("usps", (parts[0], parts[1]), 120)
 
 
-def digits8() -> Task:
-    """The digits of scikit-learn, 8x8."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    return cut("digits8", (colour((found.images * 15.9375).astype(np.uint8)), found.target), 110)
-
-
 def mnist_photos() -> Task:
     """Test digits of MNIST on photographs of the CIFAR-10 test cut."""
     (x, y), photos = mnist("test"), data("images/cifar10.npz")["test_x"]
@@ -159,7 +151,7 @@ def pacs_domain() -> Task:
 
 TASKS: dict[str, Callable[[], Task]] = {
     "usps": usps, "pacs": pacs, "cifar10": cifar, "mnist-photos": mnist_photos, "cifar-turns": cifar_turns,
-    "pacs-domain": pacs_domain, "mnist-moved": mnist_moved, "cifar10-negative": cifar_negative, "digits8": digits8,
+    "pacs-domain": pacs_domain, "mnist-moved": mnist_moved, "cifar10-negative": cifar_negative,
 }  # fmt: skip
 
 
