@@ -72,8 +72,6 @@ CANDIDATES = {
     "vit-mnist-photos": Candidate("vit", 28, source="mnist-photos", steps=800, rate=1e-3),
     "mlp-mnist": Candidate("mlp-wide", 28, source="mnist", steps=600, rate=1e-3),
     "mlp-cifar": Candidate("mlp", 28, source="cifar", steps=600, rate=1e-3),
-    "resnet56-cifar": Candidate("resnet56", 20, 3, _IMAGENET, file="resnet_cifar10/resnet56-4bfd9763.th",
-                                upstream=0.9339),
 }  # fmt: skip
 
 
@@ -86,7 +84,6 @@ def architecture(name: str, classes: int = 10) -> tl.Model:
         "smallnet": lambda: m.lenet(classes, channels=(16, 32), hidden=128),
         "resnet8": lambda: m.resnet(8, classes),
         "resnet20": lambda: m.resnet(20, classes),
-        "resnet56": lambda: m.resnet(56, classes),
         "mobilenet": lambda: m.mobilenet_v1(0.25, classes, act="leaky_relu_0.1", padding="even", epsilon=1e-5),
         "vit": lambda: m.vit("ti", classes, patch=4, width=48, depth=3, heads=3, pool="mean"),
         "mlp": lambda: m.mlp((64,), classes),

@@ -179,7 +179,7 @@ def read(run_dir: pathlib.Path, scores_file: pathlib.Path, kept: pathlib.Path) -
     files = sorted((run_dir / "truth").glob("*.json"))
     cells = {file.stem: json.loads(file.read_text()) for file in files} or json.loads(kept.read_text())["truth"]
     names = [name for name in candidates if name in cells]
-    whole = {key for key in set.union(*map(set, cells.values())) if all(key in cells[name] for name in names)}
+    whole = {key for key in cells[names[0]] if all(key in cells[name] for name in names)}
     some = [task for task in tasks if any(f"{task}/{k}" in whole for k in shots)]
     seeds = len(next(cells[names[0]][key]["accuracy"] for key in whole))
     truth = np.full((len(some), len(shots), seeds, len(names)), np.nan)
