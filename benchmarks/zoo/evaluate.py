@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
-OURS, BASE = "tljax rank", "LogME, published"
+OURS = "tljax rank"
+ANCHORS = ("LogME, published code", "LogME, fixed point")
 AXES = ("candidates", "tasks", "shots")
 
 
@@ -61,11 +62,13 @@ def regret(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def by_draw(zoo: Zoo, method: str, measure: Any) -> np.ndarray:
-    """`[task, shots]`: a measure of the method's ranking, averaged over draws of the labels."""
+    """`[task, shots]`: a measure of the method's ranking, averaged over the draws of labels that it was asked for."""
     truth, values = zoo.truth.mean(2), zoo.scores[method]
     found = np.full(truth.shape[:2], np.nan)
     for place in zip(*np.nonzero(known(zoo))):
-        found[place] = np.mean([measure(usable(draw), truth[place]) for draw in values[place]])
+        scored = [draw for draw in values[place] if not np.isnan(draw).all()]
+        if scored:
+            found[place] = np.mean([measure(usable(draw), truth[place]) for draw in scored])
     return found
 
 
@@ -114,9 +117,10 @@ def summary(zoo: Zoo) -> dict[str, Any]:
     return found
 
 
-def comparison(zoo: Zoo) -> dict[str, Any]:
-    """Our regret beside that of LogME as published: the ratio of the means, and in how many tasks it is lower."""
-    both = np.stack([by_draw(zoo, OURS, regret), by_draw(zoo, BASE, regret)], -1)
+def comparison(zoo: Zoo, anchor: str) -> dict[str, Any]:
+    """Our regret beside that of another: the ratio of the means, and in how many tasks and shots it is lower."""
+    both = np.stack([by_draw(zoo, OURS, regret), by_draw(zoo, anchor, regret)], -1)
+    both[np.isnan(both).any(-1)] = np.nan
 
     def ratio(pair: np.ndarray) -> float:
         ours, base = np.nanmean(pair, axis=tuple(range(pair.ndim - 1)))
@@ -124,7 +128,7 @@ def comparison(zoo: Zoo) -> dict[str, Any]:
 
     return {
         "ratio of mean regrets": round(ratio(both), 4), "interval": interval(both, ratio),
-        "cells": int(known(zoo).sum()), "cells lower": int((both[..., 0] < both[..., 1] - 1e-9).sum()),
+        "cells": int((~np.isnan(both[..., 0])).sum()), "cells lower": int((both[..., 0] < both[..., 1] - 1e-9).sum()),
         "cells equal": int(np.isclose(both[..., 0], both[..., 1]).sum()),
     }  # fmt: skip
 
@@ -132,12 +136,14 @@ def comparison(zoo: Zoo) -> dict[str, Any]:
 def calibration(zoo: Zoo, bins: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)) -> dict[str, Any]:
     """Whether the stated probability of being the best is how often the choice is the best."""
     assert zoo.chances is not None
-    chances, truth = zoo.chances[known(zoo)], zoo.truth.mean(2)[known(zoo)][:, None]
+    truth = np.broadcast_to(zoo.truth.mean(2)[:, :, None], zoo.chances.shape)
+    told = known(zoo)[..., None] & ~np.isnan(zoo.chances).any(-1)
+    chances, truth = zoo.chances[told], truth[told]
     best = (truth == truth.max(-1, keepdims=True)) & np.ones_like(chances, bool)
     shared = best / best.sum(-1, keepdims=True)
     pick = np.argmax(chances, -1)[..., None]
     stated, right = (np.take_along_axis(a, pick, -1)[..., 0] for a in (chances, shared))
-    near = np.take_along_axis(truth >= truth.max(-1, keepdims=True) - 0.01, np.broadcast_to(pick, pick.shape), -1)
+    near = np.take_along_axis(truth >= truth.max(-1, keepdims=True) - 0.01, pick, -1)
     rows = []
     for low, high in itertools.pairwise(bins):
         inside = (stated > low) & (stated <= high)
@@ -197,10 +203,12 @@ def read(run_dir: pathlib.Path, scores_file: pathlib.Path, kept: pathlib.Path) -
 def report(zoo: Zoo) -> dict[str, Any]:
     """Everything that is told of the methods."""
     found: dict[str, Any] = {"methods": summary(zoo)}
-    if OURS in zoo.scores and BASE in zoo.scores:
-        found["ours beside LogME"] = comparison(zoo)
+    if OURS in zoo.scores:
+        found["ours beside"] = {anchor: comparison(zoo, anchor) for anchor in ANCHORS}
     if zoo.chances is not None:
         found["calibration"] = calibration(zoo)
+        asked = (~np.isnan(zoo.chances).any(-1)).sum((0, 2))
+        found["rankings asked of ours"] = dict(zip(map(str, zoo.shots), asked.tolist()))
     truth = zoo.truth
     found["ground truth"] = {
         "deviation between seeds": round(float(np.nanmean(truth.std(2, ddof=1))), 4),
