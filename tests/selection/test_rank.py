@@ -23,7 +23,8 @@ def features(signal: float, d: int = 8, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def found():
-    given = {"poor": features(0.3, seed=1), "good": features(3.0), "wide": features(2.9, d=70, seed=2)}
+    good = features(3.0)
+    given = {"poor": features(0.3, seed=1), "good": good, "wide": np.pad(good, ((0, 0), (0, 60)))}
     return rank_features(given, [f"class {c}" for c in LABELS], subsets=14)
 
 
