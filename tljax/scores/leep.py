@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax.scores.inputs import Labelled, ScoreError, exact, labelled
+from tljax.scores.validators import distributions
 from tljax.types import Array
 
 
@@ -30,12 +31,7 @@ def leep(probabilities: Any, labels: Any) -> float:
     -0.2703
     """
     data = labelled(probabilities, labels, what="probabilities")
-    sums = jnp.sum(data.x, axis=1)
-    if bool(jnp.any(data.x < 0)) or bool(jnp.any(jnp.abs(sums - 1) > 1e-3)):
-        raise ScoreError(
-            "probabilities must be at least 0 and sum to 1 in every row; found sums from "
-            f"{float(jnp.min(sums)):g} to {float(jnp.max(sums)):g}. Of logits take jax.nn.softmax first"
-        )
+    distributions(data.x)
     return float(_leep(data.x, data.y, data.classes))
 
 

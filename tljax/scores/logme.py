@@ -9,8 +9,10 @@ depends on the ratio ``r = alpha / beta`` alone once beta is at its best. With `
 so the published fixed point in two unknowns becomes a search along one line: exact, without a constant that ties the
 result to the scale of the features, and right for D > N.
 
-An intercept takes one direction, the mean, out of the data, so with `center` N - 1 stands for N above: the evidence of
-the N - 1 contrasts. With N left in its place the evidence of features that interpolate (D >= N) would have no bound.
+With an intercept (`center`), which is at its best when features and targets lose their means, L is the same of what is
+left. One direction, the mean, is then fitted without a residual. So features that interpolate the rest (of rank N - 1,
+as nearly all are where D >= N) would have evidence without bound; of those the "restricted" evidence is taken, which is
+that of the N - 1 contrasts: N - 1 stands for N in L, as in restricted maximum likelihood.
 """
 
 import math
@@ -24,8 +26,11 @@ from tljax.scores.inputs import ScoreError, exact, floats, labelled
 from tljax.scores.spectrum import Spectrum, spectrum
 from tljax.types import Array
 
-_GRID = 129
-_ROUNDS = 6
+Form = Literal["exact", "restricted", "fixed_point", "published"]
+FORMS = ("exact", "restricted", "fixed_point", "published")
+
+_GRID = 257
+_FINE = 9
 
 
 def logme(
@@ -34,7 +39,7 @@ def logme(
     *,
     regression: bool = False,
     center: bool = True,
-    form: Literal["exact", "fixed_point"] = "exact",
+    form: Form = "exact",
 ) -> float:
     """The greatest log evidence per example, averaged over classes (one against the rest) or targets.
 
@@ -45,10 +50,14 @@ def logme(
         labels: classes `[N]`; with `regression` targets `[N]` or `[N, K]`.
         regression: whether `labels` are numbers to predict.
         center: allow an intercept. The published score has none, and changes when a constant is added to a feature.
-        form: "exact", or the authors' "fixed_point" of at most 11 iterations for comparison with published figures,
-            with the log-determinant over all D eigenvalues (their code leaves out those that are zero where D > N).
+        form: "exact", the maximum. "restricted", with `center` the maximum of the evidence of the N - 1 contrasts: the
+            same for features that interpolate and others, so it compares models that are narrower than N with wider
+            ones. "fixed_point", the authors' at most 11 iterations from alpha = beta = 1, with the log-determinant over
+            all D eigenvalues. "published", what the authors' code returns: it leaves out the eigenvalues that are zero
+            where D > N, and so adds ``(D - N) / (2 N) log alpha``, by which wide features look better the less they
+            say. The last two have an absolute constant in them, and depend on the scale of the features.
 
-    Raises `ScoreError` for shapes that do not fit and values that are not finite.
+    Raises `ScoreError` for shapes that do not fit, values that are not finite, and another form.
 
     Reference: You et al. 2021, arXiv:2102.11005; 2022, arXiv:2110.10545.
 
@@ -59,61 +68,95 @@ def logme(
     >>> logme(good, labels) > logme(noise, labels)
     True
     """
-    if form not in ("exact", "fixed_point"):
-        raise ScoreError(f"form is 'exact' or 'fixed_point'; found {form!r}")
+    if form not in FORMS:
+        raise ScoreError(f"form is one of {', '.join(map(repr, FORMS))}; found {form!r}")
     if regression:
-        x, targets = floats(features, "features"), _targets(labels)
+        x, targets = floats(features, "features"), columns(labels)
         if len(targets) != len(x):
             raise ScoreError(f"features of {len(x)} examples need as many targets; found {len(targets)}")
         targets = targets.astype(x.dtype)
     else:
         data = labelled(features, labels)
         x, targets = data.x, data.one_hot
-    return float(_logme(x, targets, center, form == "exact"))
+    return float(_logme(x, targets, center, form))
 
 
-def _targets(labels: Any) -> Array:
-    targets = jnp.asarray(labels)
-    return floats(targets[:, None] if targets.ndim == 1 else targets, "targets")
+def columns(targets: Any) -> Array:
+    """The targets of a regression as a matrix `[N, K]`.
+
+    Raises `ScoreError` unless they are finite numbers.
+
+    >>> columns([1.0, 2.0]).shape
+    (2, 1)
+    """
+    given = jnp.asarray(targets)
+    return floats(given[:, None] if given.ndim == 1 else given, "targets")
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _logme(x: Array, targets: Array, center: bool, best: bool) -> Array:
+def _logme(x: Array, targets: Array, center: bool, form: Form) -> Array:
     if center:
         targets = targets - jnp.mean(targets, axis=0, keepdims=True)
     found = spectrum(x, center=center)
-    one = partial(evidence if best else _fixed_point, found, len(x) - center)
-    return jnp.mean(jax.vmap(one, in_axes=1)(targets))
+    size, free = jnp.asarray(len(x), x.dtype), jnp.asarray(len(x) - center, x.dtype)
+    interpolates = jnp.sum(found.s > 0).astype(x.dtype) >= free
+    x2, rest = _projected(found, targets)
+    rest = jnp.where(interpolates, 0, rest)
+    if form in ("exact", "restricted"):
+        n = free if form == "restricted" else jnp.where(interpolates, free, size)
+        return jnp.mean(_greatest(found.energy, x2, rest, n))
+    one = partial(_fixed_point, found.energy, len(x), x.shape[1], form == "fixed_point")
+    return jnp.mean(jax.vmap(one, in_axes=(1, 0))(x2, rest))
 
 
-def evidence(found: Spectrum, n: int, t: Array) -> Array:
-    """The maximum of L, over `n`, by a grid over log r that narrows around its best point; `t` `[N]` is one target.
+def _projected(found: Spectrum, targets: Array) -> tuple[Array, Array]:
+    """The squares of the targets along the directions that are there `[K, C]`, and what is left of ``|t|^2`` `[C]`.
 
-    >>> x, t = jnp.array([[-1.0], [0.0], [1.0]]), jnp.array([-1.0, 0.5, 0.5])
-    >>> round(float(evidence(spectrum(x), 2, t)), 3)
-    -1.203
+    The rest is that of an explicit residual: a difference of sums of squares would cancel in float32.
     """
-    x2, rest = _projected(found, t)
-    width = 18.0 if t.dtype == jnp.float32 else 40.0
+    u = jnp.where(found.s > 0, found.u, 0)
+    x = exact(u.T, targets)
+    return x**2, jnp.sum((targets - exact(u, x)) ** 2, axis=0)
+
+
+def _greatest(energy: Array, x2: Array, rest: Array, n: Array) -> Array:
+    """The maximum of L for each target `[C]`: on a grid over log r, then on finer ones around the best point.
+
+    The first grid is one for all targets, so that they share its logarithms.
+    """
+    single = energy.dtype == jnp.float32
+    width, rounds = (18.0, 6) if single else (40.0, 12)
+    top = jnp.max(energy)
+    middle = jnp.log(jnp.where(top > 0, top, 1))  # features that are constant: the evidence of no model
+    grid = middle + width * jnp.linspace(-1, 1, _GRID, dtype=energy.dtype)
+    ratio = energy[None] / jnp.exp(grid)[:, None]
+    volume = jnp.sum(jnp.log1p(ratio), axis=1)
+    coarse = _evidence(exact(1 / (1 + ratio), x2) + rest[None], volume[:, None], n)
 
     def value(log_r: Array) -> Array:
-        ratio = found.energy / jnp.exp(log_r)
-        q = rest + jnp.sum(x2 / (1 + ratio))
-        return -0.5 * (n * (math.log(2 * math.pi) + 1) + n * jnp.log(q / n) + jnp.sum(jnp.log1p(ratio)))
+        """L of each target at a place of its own, `[C]`."""
+        ratio = energy[:, None] / jnp.exp(log_r)[None]
+        return _evidence(jnp.sum(x2 / (1 + ratio), axis=0) + rest, jnp.sum(jnp.log1p(ratio), axis=0), n)
 
-    def narrow(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        middle, half = state
-        grid = middle + half * jnp.linspace(-1, 1, _GRID, dtype=t.dtype)
-        return grid[jnp.argmax(jax.lax.map(value, grid))], half * (4 / (_GRID - 1))
+    def narrow(_: Any, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        best, greatest, half = state
+        places = best[None] + half * jnp.linspace(-1, 1, _FINE, dtype=energy.dtype)[:, None]
+        values = jax.lax.map(value, places)
+        chosen = jnp.argmax(values, axis=0)[None]
+        best, greatest = (jnp.take_along_axis(a, chosen, axis=0)[0] for a in (places, values))
+        return best, greatest, half * (2 / (_FINE - 1))
 
-    top = jnp.max(found.energy)
-    start = jnp.log(jnp.where(top > 0, top, 1))  # features that are constant: the evidence of no model
-    best, _ = jax.lax.fori_loop(0, _ROUNDS, narrow, (start, jnp.asarray(width, t.dtype)))
-    return value(best) / n
+    start = grid[jnp.argmax(coarse, axis=0)]
+    step = jnp.asarray(2 * width / (_GRID - 1), energy.dtype)
+    return jax.lax.fori_loop(0, rounds, narrow, (start, jnp.max(coarse, axis=0), step))[1]
 
 
-def _fixed_point(found: Spectrum, n: int, t: Array) -> Array:
-    energy, dimension, (x2, rest) = found.energy, found.vt.shape[1], _projected(found, t)
+def _evidence(q: Array, volume: Array, n: Array) -> Array:
+    return -0.5 * (math.log(2 * math.pi) + 1 + jnp.log(q / n) + volume / n)
+
+
+def _fixed_point(energy: Array, n: int, dimension: int, whole: bool, x2: Array, rest: Array) -> Array:
+    """The published iteration for one target, with the `whole` determinant or that of the first min(N, D) eigenvalues."""
 
     def again(state: Any) -> Any:
         i, _, alpha, beta, _, _ = state
@@ -121,23 +164,15 @@ def _fixed_point(found: Spectrum, n: int, t: Array) -> Array:
         gamma = jnp.sum(energy / (energy + ratio))
         m2 = jnp.sum(energy * x2 / (ratio + energy) ** 2)
         residual = jnp.sum(x2 / (1 + energy / ratio) ** 2) + rest
-        new = gamma / (m2 + 1e-5), (n - gamma) / (residual + 1e-5)
+        # Of features that are constant gamma is 0, and so would be alpha.
+        new = jnp.maximum(gamma / (m2 + 1e-5), jnp.finfo(energy.dtype).tiny), (n - gamma) / (residual + 1e-5)
         done = jnp.abs(new[0] / new[1] - ratio) / ratio <= 1e-3
         return i + 1, done, *new, m2, residual
 
-    one, zero = jnp.ones((), t.dtype), jnp.zeros((), t.dtype)
+    one, zero = jnp.ones((), energy.dtype), jnp.zeros((), energy.dtype)
     start = (0, jnp.bool_(False), one, one, zero, zero)
     _, _, alpha, beta, m2, residual = jax.lax.while_loop(lambda s: (s[0] < 11) & ~s[1], again, start)
-    determinant = jnp.sum(jnp.log(alpha + beta * energy)) + (dimension - len(energy)) * jnp.log(alpha)
+    determinant = jnp.sum(jnp.log(alpha + beta * energy))
+    determinant += (dimension - len(energy)) * jnp.log(alpha) if whole else 0
     fit = dimension * jnp.log(alpha) + n * jnp.log(beta) - determinant - beta * residual - alpha * m2
     return 0.5 * (fit - n * math.log(2 * math.pi)) / n
-
-
-def _projected(found: Spectrum, t: Array) -> tuple[Array, Array]:
-    """The squares of t along the directions that are there `[K]`, and what is left of ``|t|^2``.
-
-    The rest is that of an explicit residual: a difference of sums of squares would cancel in float32.
-    """
-    u = jnp.where(found.s > 0, found.u, 0)
-    x = exact(u.T, t)
-    return x**2, jnp.sum((t - exact(u, x)) ** 2)

@@ -1,6 +1,5 @@
 """PACTran-Gauss: a PAC-Bayes bound on the loss of the best linear head."""
 
-import math
 from functools import partial
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from tljax.scores.inputs import Labelled, ScoreError, exact, labelled
+from tljax.scores.solver import minimised
 from tljax.scores.spectrum import spectrum
 from tljax.types import Array
 
@@ -66,32 +66,10 @@ def _bound(x: Array, y: Array, classes: int, strength: float, prior: float, iter
 
     share = jnp.mean(Labelled(x, y, classes).one_hot, axis=0)
     start = (jnp.zeros((rows.shape[1], classes), x.dtype), jnp.log(share))
-    head, least = _minimised(loss, start, iterations)
+    head, least = minimised(loss, start, iterations)
     p = jax.nn.softmax(exact(rows, head[0]) + head[1][None], axis=1)
     spread = jnp.sum(p * (1 - p), axis=1)
     parameters = d * classes
     curvature = jnp.sum(jnp.sum(rows**2, axis=1) * spread) + parameters * penalty + jnp.sum(spread)
     volume = curvature / (penalty * parameters) + 1e-10
     return least + 0.5 * parameters * penalty * (jnp.asarray(prior, x.dtype) / d) * jnp.log(volume)
-
-
-def _minimised(loss: Any, start: Any, iterations: int) -> tuple[Any, Array]:
-    """Where `loss`, which is convex, is least, and its value there."""
-    solver = optax.lbfgs(memory_size=20)
-    value_and_grad = optax.value_and_grad_from_state(loss)
-    smallest = 4 * math.sqrt(float(jnp.finfo(jax.tree.leaves(start)[0].dtype).eps)) * 1e-3
-
-    def going(carry: Any) -> Array:
-        i, _, _, norm = carry
-        return (i < iterations) & (norm > smallest)
-
-    def step(carry: Any) -> Any:
-        i, head, state, _ = carry
-        value, grad = value_and_grad(head, state=state)
-        updates, state = solver.update(grad, state, head, value=value, grad=grad, value_fn=loss)
-        return i + 1, optax.apply_updates(head, updates), state, optax.tree.norm(grad)
-
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # inside the solver
-        first = (0, start, solver.init(start), jnp.full((), jnp.inf, jax.tree.leaves(start)[0].dtype))
-        _, head, _, _ = jax.lax.while_loop(going, step, first)
-    return head, loss(head)
