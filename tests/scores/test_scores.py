@@ -5,29 +5,28 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scores.score_cases import GOLDEN, Case, case, classes, numbers
 
 from tljax import scores
+from tljax.scores.h_score import shrinkage
+from tljax.scores.spectrum import spectrum
 
 
 def plain_logme(x: np.ndarray, targets: np.ndarray, **options: Any) -> float:
     return scores.logme(x, targets.astype(x.dtype), regression=True, center=False, **options)
 
 
-def logme_of_centred(c: Case) -> float:
-    """What the golden values call centred: means taken off, N left as it is."""
-    targets = np.eye(c.y.max() + 1)[c.y]
-    return plain_logme(c.x - c.x.mean(0), targets - targets.mean(0))
-
-
 SCORES: dict[str, Callable[[Case], float]] = {
     "leep": lambda c: scores.leep(c.probabilities, c.y),
     "nce": lambda c: scores.nce(c.probabilities.argmax(1), c.y),
     "logme_exact": lambda c: scores.logme(c.x, c.y, center=False),
-    "logme_exact_centered": logme_of_centred,
+    "logme_exact_centered": lambda c: scores.logme(c.x, c.y),
     "logme_iter11": lambda c: scores.logme(c.x, c.y, center=False, form="fixed_point"),
+    "logme_iter11_anchor_wide_bug": lambda c: scores.logme(c.x, c.y, center=False, form="published"),
+    "ledoit_wolf_shrinkage": lambda c: float(shrinkage(jnp.asarray(c.x), spectrum(jnp.asarray(c.x)))),
     "hscore": lambda c: scores.h_score(c.x, c.y),
     "hscore_shrunk": lambda c: scores.shrinkage_h_score(c.x, c.y),
     "gbc_spherical": lambda c: scores.gbc(c.x, c.y),
@@ -48,11 +47,17 @@ SCORES: dict[str, Callable[[Case], float]] = {
         for k in (1, 5)
         for metric in ("euclidean", "cosine")
     },
+    **{
+        f"ridge_loo_lam{strength:g}": partial(
+            lambda c, strength: scores.ridge(c.x, c.y, strengths=[strength]), strength=strength
+        )
+        for strength in (0.1, 1, 10)
+    },
 }
 
 
 def cases() -> list[Any]:
-    """One pair is left out: with N in the place of N - 1 the evidence of interpolating features has no maximum."""
+    """One pair is left out: with an intercept the evidence of features that interpolate has no maximum (see below)."""
     pairs = [(n, s) for n, e in GOLDEN["classification"].items() for s in e["scores"] if s in SCORES]
     pairs.remove(("wide", "logme_exact_centered"))
     return [pytest.param(*pair, marks=[] if pair[0] == "wide" else pytest.mark.slow) for pair in pairs]
@@ -92,6 +97,8 @@ def test_logme_of_a_regression(name: str) -> None:
     golden = GOLDEN["regression"][name]["scores"]
     np.testing.assert_allclose(plain_logme(x, targets), golden["logme_exact"], rtol=1e-5)
     np.testing.assert_allclose(plain_logme(x, targets, form="fixed_point"), golden["logme_iter11"], rtol=1e-5)
+    found = plain_logme(x, targets, form="published")
+    np.testing.assert_allclose(found, golden["logme_iter11_anchor_wide_bug"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("ratio", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -123,8 +130,36 @@ def test_logme_is_the_greatest_evidence_of_the_contrasts(name: str) -> None:
         # Where alpha vanishes beside beta, beta has a best value of its own: 25 lines of a grid come close enough.
         grid = [evidence(x, t, a, b) for b in np.linspace(-3, 12, 40) for a in np.linspace(-3, 12, 40)]
         best.append(max(grid) / (n - 1))
-    found = scores.logme(case(name).x, c.y)
+    found = scores.logme(case(name).x, c.y, form="restricted")
     assert np.mean(best) - 1e-5 <= found <= np.mean(best) + 0.02
+
+
+def test_evidence_without_bound_is_that_of_the_contrasts() -> None:
+    """The golden value of the case that interpolates is where rounding errors of the residual stop the search."""
+    c = case("wide", np.float64)
+    n, x, t = len(c.y), c.x - c.x.mean(0), np.eye(4)[c.y] - 0.25
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    u, energy = u[:, : n - 1], s[: n - 1] ** 2
+
+    def at(log_r: float) -> float:
+        ratio = energy / np.exp(log_r)
+        q = ((u.T @ t) ** 2 / (1 + ratio)[:, None]).sum(0)
+        return float(np.mean(-0.5 * (np.log(2 * np.pi) + 1 + np.log(q / n) + np.log1p(ratio).sum() / n)))
+
+    edge = np.log(energy[0]) - 40
+    assert at(edge - 20) - 0.2 > at(edge) > wanted("wide", "logme_exact_centered")
+    np.testing.assert_allclose(scores.logme(c.x, c.y), scores.logme(c.x, c.y, form="restricted"), rtol=1e-6)
+
+
+def test_the_published_form_prefers_width_to_worth() -> None:
+    """Where N < D its missing eigenvalues reward features that say less."""
+    rng, y = np.random.default_rng(0), np.arange(100) % 10
+    good = np.eye(10)[y] @ rng.normal(size=(10, 110)) + 1.5 * rng.normal(size=(100, 110))
+    weak = np.eye(10)[y] @ rng.normal(size=(10, 400)) * 0.1 + 1.5 * rng.normal(size=(100, 400))
+    assert scores.logme(weak, y, form="published") > scores.logme(good, y, form="published")
+    for form in ("exact", "restricted"):
+        assert scores.logme(weak, y, form=form) < scores.logme(good, y, form=form)
+    assert scores.knn(weak, y) < scores.knn(good, y)
 
 
 def test_scale_and_turning_do_not_matter_where_the_formula_has_neither() -> None:
@@ -134,6 +169,30 @@ def test_scale_and_turning_do_not_matter_where_the_formula_has_neither() -> None
         np.testing.assert_allclose(score(1000 * c.x, c.y), score(c.x, c.y), rtol=1e-4)
         np.testing.assert_allclose(score(c.x @ turn, c.y), score(c.x, c.y), rtol=1e-4)
     np.testing.assert_allclose(scores.logme(c.x + 7, c.y), scores.logme(c.x, c.y), rtol=1e-3)
+
+
+def test_the_properties_of_the_golden_file() -> None:
+    wanted, c = GOLDEN["properties"], case("balanced")
+    twice = np.concatenate([c.x, c.x[:, :4]], axis=1)
+    mixed = c.x @ np.float32(np.eye(16) + 0.1)
+    same = np.tile(c.x[:15], (4, 1)), np.repeat(np.arange(4), 15)
+    found = {
+        "leep_unused_source_class_equal": [
+            scores.leep(np.pad(c.probabilities, ((0, 0), (0, more))), c.y) for more in (0, 1)
+        ],
+        "leep_perfect_onehot": scores.leep(np.eye(4)[c.y], c.y),
+        "nce_perfect": scores.nce(c.y, c.y),
+        "nce_constant_source": scores.nce(np.zeros_like(c.y), c.y),
+        "logme_scale_1_1e3_1em3": [scores.logme(k * c.x, c.y, center=False) for k in (1.0, 1e3, 1e-3)],
+        "logme_duplicated_columns": scores.logme(twice, c.y, center=False),
+        "hscore_invariant_to_invertible_map": [scores.h_score(x, c.y) for x in (c.x, mixed)],
+        "hscore_wide_saturates_at_C_minus_1": scores.h_score(case("wide").x, case("wide").y),
+        "hscore_duplicated_columns": scores.h_score(twice, c.y),
+        "gbc_identical_classes": scores.gbc(*same),
+    }
+    assert set(found) == set(wanted)
+    for name, value in found.items():
+        np.testing.assert_allclose(value, wanted[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 
 def test_classes_are_names_and_may_have_gaps() -> None:

@@ -43,7 +43,7 @@ def temperature(logits: Any, labels: Any, *, smoothing: float = 1.0) -> Array:
         raise ProbeError(f"labels go from {y.min()} to {y.max()}; expected 0..{z.shape[1] - 1}")
     if bool(jnp.any(jnp.isnan(z))) or not smoothing >= 0:
         raise ProbeError(f"the logits may not be NaN, nor smoothing below 0; smoothing is {smoothing!r}")
-    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    z = z.astype(z.dtype if z.dtype == jnp.float64 else jnp.float32)
     return 1 / likeliest_scale(z, jnp.asarray(y), jnp.asarray(smoothing, z.dtype))
 
 

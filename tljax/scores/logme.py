@@ -100,11 +100,10 @@ def _logme(x: Array, targets: Array, center: bool, form: Form) -> Array:
     found = spectrum(x, center=center)
     size, free = jnp.asarray(len(x), x.dtype), jnp.asarray(len(x) - center, x.dtype)
     interpolates = jnp.sum(found.s > 0).astype(x.dtype) >= free
-    x2, rest = _projected(found, targets)
-    rest = jnp.where(interpolates, 0, rest)
     if form in ("exact", "restricted"):
         n = free if form == "restricted" else jnp.where(interpolates, free, size)
-        return jnp.mean(_greatest(found.energy, x2, rest, n))
+        return jnp.mean(evidence(found, n, targets))
+    x2, rest = _projected(found, targets)
     one = partial(_fixed_point, found.energy, len(x), x.shape[1], form == "fixed_point")
     return jnp.mean(jax.vmap(one, in_axes=(1, 0))(x2, rest))
 
@@ -119,11 +118,19 @@ def _projected(found: Spectrum, targets: Array) -> tuple[Array, Array]:
     return x**2, jnp.sum((targets - exact(u, x)) ** 2, axis=0)
 
 
-def _greatest(energy: Array, x2: Array, rest: Array, n: Array) -> Array:
-    """The maximum of L for each target `[C]`: on a grid over log r, then on finer ones around the best point.
+def evidence(found: Spectrum, n: Any, targets: Array) -> Array:
+    """The maximum of L, over `n`, for each of the `targets` `[N, C]`: `[C]`.
 
-    The first grid is one for all targets, so that they share its logarithms.
+    It is sought on a grid over log r, then on finer ones around the best point. The first grid is one for all targets,
+    so that they share its logarithms. Features of rank `n` leave no residual but rounding.
+
+    >>> x, t = jnp.array([[-1.0], [0.0], [1.0]]), jnp.array([[-1.0], [0.5], [0.5]])
+    >>> evidence(spectrum(x), 2, t).round(3).tolist()
+    [-1.203...]
     """
+    energy, n = found.energy, jnp.asarray(n, found.s.dtype)
+    x2, rest = _projected(found, targets)
+    rest = jnp.where(jnp.sum(found.s > 0).astype(n.dtype) >= n, 0, rest)
     single = energy.dtype == jnp.float32
     width, rounds = (18.0, 6) if single else (40.0, 12)
     top = jnp.max(energy)
@@ -156,16 +163,16 @@ def _evidence(q: Array, volume: Array, n: Array) -> Array:
 
 
 def _fixed_point(energy: Array, n: int, dimension: int, whole: bool, x2: Array, rest: Array) -> Array:
-    """The published iteration for one target, with the `whole` determinant or that of the first min(N, D) eigenvalues."""
+    """The published iteration for one target; the determinant is the `whole` one, or of min(N, D) eigenvalues."""
 
     def again(state: Any) -> Any:
         i, _, alpha, beta, _, _ = state
         ratio = alpha / beta
         gamma = jnp.sum(energy / (energy + ratio))
-        m2 = jnp.sum(energy * x2 / (ratio + energy) ** 2)
+        m2 = jnp.sum(energy / (ratio + energy) * (x2 / (ratio + energy)))
         residual = jnp.sum(x2 / (1 + energy / ratio) ** 2) + rest
         # Of features that are constant gamma is 0, and so would be alpha.
-        new = jnp.maximum(gamma / (m2 + 1e-5), jnp.finfo(energy.dtype).tiny), (n - gamma) / (residual + 1e-5)
+        new = jnp.maximum(gamma / (m2 + 1e-5), 1e-25), (n - gamma) / (residual + 1e-5)
         done = jnp.abs(new[0] / new[1] - ratio) / ratio <= 1e-3
         return i + 1, done, *new, m2, residual
 

@@ -42,7 +42,7 @@ def ridge(
     >>> ridge([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [0.9, 0.0]], ["a", "a", "b", "b"])
     1.0
     >>> round(ridge([[0.0], [1.0], [2.0], [3.0]], [0.0, 2.0, 4.0, 6.1], regression=True), 3)
-    0.998
+    0.999
     """
     allowed = ("r2",) if regression else ("accuracy", "likelihood")
     if measure is not None and measure not in allowed:
@@ -60,9 +60,9 @@ def ridge(
     data = labelled(features, labels)
     logits = _left_out(data.x, data.y, strengths)
     if measure == "likelihood":
-        logits = probes.likeliest_scale(logits, data.y) * logits
+        logits = logits / probes.temperature(logits, data.y).astype(logits.dtype)
         return float(jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), data.y[:, None], axis=1)))
-    return float(jnp.mean((jnp.argmax(logits, axis=1) == data.y).astype(data.x.dtype)))
+    return float(jnp.mean((jnp.argmax(logits, axis=1).astype(data.y.dtype) == data.y).astype(data.x.dtype)))
 
 
 def _left_out(x: Any, y: Any, strengths: Any) -> Any:

@@ -107,7 +107,7 @@ def _subset(given: Given, labels: Array, one_hot: Array, told: Array, whole: boo
     logme = h_score = leep = jnp.asarray(jnp.nan, cosines.dtype)
     if whole:
         targets = one_hot - jnp.mean(one_hot, axis=0, keepdims=True)
-        logme = jnp.mean(jax.vmap(partial(evidence, found, len(rows) - 1), in_axes=1)(targets))
+        logme = jnp.mean(evidence(found, len(rows) - 1, targets))
         h_score = shrunk(found.u * found.s[None], found, one_hot, width) / (one_hot.shape[1] - 1)
         theta = jnp.asarray(given.theta)[rows]
         leep = leep_of(theta, labels, one_hot) if theta.shape[1] else leep
