@@ -63,6 +63,7 @@ def test_features_that_do_not_vary(name: str) -> None:
         assert np.isfinite(OF_FEATURES[name](x, Y))
 
 
+@pytest.mark.slow
 @every
 def test_zero_and_duplicate_columns_and_far_more_columns_than_rows(name: str) -> None:
     score = OF_FEATURES[name]
@@ -105,6 +106,7 @@ def test_scores_whose_formula_has_no_unit_do_not_change_with_it(name: str, scale
     np.testing.assert_allclose(OF_FEATURES[name](scale * X, Y), OF_FEATURES[name](X, Y), rtol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wide", [False, True], ids=["tall", "wide"])
 @pytest.mark.parametrize("name", [n for n in OF_FEATURES if n not in ("nleep", "pactran")])
 def test_float32_is_float64_to_five_digits(name: str, wide: bool) -> None:

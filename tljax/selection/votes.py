@@ -38,7 +38,7 @@ class Votes(NamedTuple):
     neighbours: Any
     """That of five."""
     logme: Any
-    """The exact log evidence per example, with an intercept; of all examples only, else NaN."""
+    """The restricted log evidence per example; of all examples only, else NaN."""
     h_score: Any
     """The shrunk H-score, divided by its bound C - 1; of all examples only, else NaN."""
     leep: Any
