@@ -44,6 +44,12 @@ class Fit(NamedTuple):
         return dot(self.u.T, self.targets)
 
     @property
+    def rest(self) -> Array:
+        """`[N]`: the diagonal of P, what U and the intercept leave of each example."""
+        n = jnp.asarray(len(self.u), self.u.dtype)
+        return jnp.where(self.partial, jnp.maximum(1 - 1 / n - jnp.sum(jnp.square(self.u), axis=1), 0), 0)
+
+    @property
     def outside(self) -> Array:
         """`[N, C]`: the part of the targets that no strength fits."""
         return jnp.where(self.partial, self.targets - dot(self.u, self.inside), 0)
@@ -56,11 +62,7 @@ def left_out(fit: Fit, strengths: Array) -> Array:
     >>> left_out(fit, jnp.array([1e-6]))[0, 0].round(3).tolist()  # the three others are fitted: nothing lacks
     [0.0]
     """
-    n = len(fit.u)
-    inside, outside = fit.inside, fit.outside
-    squared = jnp.square(fit.u)
-    rest = jnp.maximum(1 - 1 / jnp.asarray(n, fit.u.dtype) - jnp.sum(squared, axis=1), 0)
-    rest = jnp.where(fit.partial, rest, 0)
+    inside, outside, rest, squared = fit.inside, fit.outside, fit.rest, jnp.square(fit.u)
 
     def one(strength: Array) -> Array:
         kept = strength / (fit.squares + strength)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax.probes.inputs import ProbeError, class_labels, finite_features, known_labels, positive, row_numbers
-from tljax.probes.left_out import Fit, dot, left_out
+from tljax.probes.left_out import Fit, dot
 from tljax.probes.ridge import GRID
 from tljax.types import Array
 
@@ -110,14 +110,18 @@ def _subset(x: Array, y: Array, test: Array, known: Array, strengths: Array | No
         total = jnp.sum(squares) / min(x.shape)
         strengths = jnp.asarray(GRID, x.dtype) * jnp.where(total > 0, total, 1)
     fit = Fit(u, squares, targets - offset[None])
-    lack = left_out(fit, strengths)
-    hits = jnp.argmax(targets[None] - lack, axis=-1).astype(y.dtype) == y[None]
-    # Weights of all strengths in one product: X^T U / (s^2 + lambda) where U are the eigenvectors, else V s / (...).
-    shrunk = fit.inside[None] / (squares[None] + strengths[:, None])[..., None]  # [L, R, C]
-    left = dot(centred.T, vectors) if wide else vectors * jnp.sqrt(squares)[None]
-    weights = dot(left, jnp.moveaxis(shrunk, 1, 0).reshape(len(squares), -1))  # [D, L C]
+    # One product for all strengths: U (U^T T / (s^2 + lambda)), [n, L, C]; times lambda it is what the fit lacks inside.
+    both = squares[:, None] + strengths[None]  # [R, L]
+    shrunk = fit.inside[:, None, :] / both[..., None]
+    dual = dot(u, shrunk.reshape(len(squares), -1))
+    lack = fit.outside[:, None, :] + strengths[None, :, None] * dual.reshape(len(x), len(strengths), classes)
+    lack = lack / (fit.rest[:, None] + dot(jnp.square(u), strengths[None] / both))[..., None]
+    hits = jnp.argmax(targets[:, None, :] - lack, axis=-1).astype(y.dtype) == y[:, None]
+    scaled = (jnp.sqrt(squares)[:, None, None] * shrunk).reshape(len(squares), -1)
+    weights = dot(centred.T, dual) if wide else dot(vectors, scaled)  # [D, L C]
     biases = jnp.tile(offset, len(strengths)) - dot(mean, weights)
     said = dot(test, weights.astype(test.dtype)) + biases.astype(test.dtype)[None]
-    right = jnp.argmax(said.reshape(len(test), len(strengths), classes), axis=-1).astype(known.dtype) == known[:, None]
-    errors = jnp.mean(jnp.square(lack), axis=(1, 2))
-    return strengths, errors, jnp.mean(hits.astype(x.dtype), axis=1), jnp.mean(right.astype(x.dtype), axis=0)
+    said = said.reshape(len(test), len(strengths), classes)
+    right = jnp.argmax(said, axis=-1).astype(known.dtype) == known[:, None]
+    errors = jnp.mean(jnp.square(lack), axis=(0, 2))
+    return strengths, errors, jnp.mean(hits.astype(x.dtype), axis=0), jnp.mean(right.astype(x.dtype), axis=0)
