@@ -1,14 +1,14 @@
 """1300 ridge probes, each with exact leave-one-out and test accuracy: one program beside loops over scikit-learn.
 
 5 shot sizes x 20 draws x 13 strengths; up to 500 labelled examples of 10 classes, 512 features, 1000 test examples. The
-features are drawn: class means and Gaussian noise around 1, whose variances fall as those of a network's features do, as
-j^-1.5; that is what LogisticRegression needs hundreds of steps for. (Of round, well separated features it needs ten.)
+features are drawn: class means and Gaussian noise around 1, whose variances fall as those of a network's features do,
+as j^-1.5; that is what LogisticRegression needs hundreds of steps for. Round, well separated features take it ten.
 
     tljax         `tljax.probes.ridge_paths`: leave-one-out error and accuracy, and test accuracy, of all 1300
-    RidgeCV       scikit-learn RidgeClassifierCV, once a draw, over the 13 strengths; test accuracy of the chosen only
-    logistic      scikit-learn LogisticRegression, once a draw and strength, to convergence; test accuracy
+    ridge loop    scikit-learn RidgeClassifierCV, once a draw, over the 13 strengths; test accuracy of the chosen only
+    logistic loop scikit-learn LogisticRegression, once a draw and strength, to convergence; test accuracy
 
-The three take turns draw by draw ("interleaved"); the loop over LogisticRegression is timed on a stated sample of the
+The three take turns, size by size and round by round; the loop over LogisticRegression is timed on a stated sample of the
 draws, all strengths each, and multiplied. Compilation stands in a column of its own.
 
     python benchmarks/ridge_probes.py [--rounds 3] [--sample 2]

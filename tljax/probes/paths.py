@@ -110,7 +110,7 @@ def _subset(x: Array, y: Array, test: Array, known: Array, strengths: Array | No
         total = jnp.sum(squares) / min(x.shape)
         strengths = jnp.asarray(GRID, x.dtype) * jnp.where(total > 0, total, 1)
     fit = Fit(u, squares, targets - offset[None])
-    # One product for all strengths: U (U^T T / (s^2 + lambda)), [n, L, C]; times lambda it is what the fit lacks inside.
+    # One product for all strengths: U (U^T T / (s^2 + lambda)), [n, L, C]; times lambda, what is lacking inside.
     both = squares[:, None] + strengths[None]  # [R, L]
     shrunk = fit.inside[:, None, :] / both[..., None]
     dual = dot(u, shrunk.reshape(len(squares), -1))
