@@ -8,8 +8,8 @@ as j^-1.5; that is what LogisticRegression needs hundreds of steps for. Round, w
     ridge loop    scikit-learn RidgeClassifierCV, once a draw, over the 13 strengths; test accuracy of the chosen only
     logistic loop scikit-learn LogisticRegression, once a draw and strength, to convergence; test accuracy
 
-The three take turns, size by size and round by round; the loop over LogisticRegression is timed on a stated sample of the
-draws, all strengths each, and multiplied. Compilation stands in a column of its own.
+The three take turns, size by size and round by round; the loop over LogisticRegression is timed on a stated sample of
+the draws, all strengths each, and multiplied. Compilation stands in a column of its own.
 
     python benchmarks/ridge_probes.py [--rounds 3] [--sample 2]
 """
