@@ -128,3 +128,12 @@ def test_several_labels_and_half_precision():
 def test_what_it_refuses(features, labels, options, message):
     with pytest.raises(ProbeError, match=message):
         ridge(features, labels, **options)
+
+
+def test_a_mean_far_from_zero_adds_no_direction():
+    rng = np.random.default_rng(4)
+    x, y = (rng.normal(size=(30, 64)) + 3e4).astype(np.float32), rng.integers(0, 3, 30)
+    found = ridge(x, y).loo
+    with jax.enable_x64(True):
+        wide = ridge(x.astype(np.float64), y).loo
+    np.testing.assert_allclose(found, wide, atol=1e-5)

@@ -23,6 +23,19 @@ dot = functools.partial(jnp.matmul, precision="highest")
 """The product of two matrices at full precision, where accelerators would round to fewer bits."""
 
 
+def centred(x: Array) -> tuple[Array, Array]:
+    """The mean `[D]` of `x` `[N, D]` and `x` without it.
+
+    A mean far from 0 is rounded, and what is left of it would pass for one more direction: it is taken off as well.
+
+    >>> centred(jnp.array([[1.0], [3.0]]))[1].tolist()
+    [[-1.0], [1.0]]
+    """
+    mean = jnp.mean(x, axis=0)
+    rest = x - mean[None]
+    return mean, rest - jnp.mean(rest, axis=0, keepdims=True)
+
+
 class Fit(NamedTuple):
     """Centred features as far as the errors need them, and centred targets."""
 

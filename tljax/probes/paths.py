@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax.probes.inputs import ProbeError, class_labels, finite_features, known_labels, positive, row_numbers
-from tljax.probes.left_out import Fit, dot
+from tljax.probes.left_out import Fit, centred, dot
 from tljax.probes.ridge import GRID
 from tljax.types import Array
 
@@ -99,13 +99,12 @@ def _paths(
 
 def _subset(x: Array, y: Array, test: Array, known: Array, strengths: Array | None, classes: int) -> tuple[Array, ...]:
     targets = 2 * jax.nn.one_hot(y, classes, dtype=x.dtype) - 1
-    mean, offset = jnp.mean(x, axis=0), jnp.mean(targets, axis=0)
-    centred = x - mean[None]
+    (mean, around), offset = centred(x), jnp.mean(targets, axis=0)
     wide = len(x) <= x.shape[1]
-    squares, vectors = jnp.linalg.eigh(dot(centred, centred.T) if wide else dot(centred.T, centred))
+    squares, vectors = jnp.linalg.eigh(dot(around, around.T) if wide else dot(around.T, around))
     squares = jnp.where(squares > squares[-1] * max(x.shape) * jnp.finfo(x.dtype).eps, squares, 0)
     inverse = jnp.where(squares > 0, 1 / jnp.where(squares > 0, squares, 1), 0)
-    u = vectors * (inverse > 0)[None].astype(x.dtype) if wide else dot(centred, vectors) * jnp.sqrt(inverse)[None]
+    u = vectors * (inverse > 0)[None].astype(x.dtype) if wide else dot(around, vectors) * jnp.sqrt(inverse)[None]
     if strengths is None:
         total = jnp.sum(squares) / min(x.shape)
         strengths = jnp.asarray(GRID, x.dtype) * jnp.where(total > 0, total, 1)
@@ -118,7 +117,7 @@ def _subset(x: Array, y: Array, test: Array, known: Array, strengths: Array | No
     lack = lack / (fit.rest[:, None] + dot(jnp.square(u), strengths[None] / both))[..., None]
     hits = jnp.argmax(targets[:, None, :] - lack, axis=-1).astype(y.dtype) == y[:, None]
     scaled = (jnp.sqrt(squares)[:, None, None] * shrunk).reshape(len(squares), -1)
-    weights = dot(centred.T, dual) if wide else dot(vectors, scaled)  # [D, L C]
+    weights = dot(around.T, dual) if wide else dot(vectors, scaled)  # [D, L C]
     biases = jnp.tile(offset, len(strengths)) - dot(mean, weights)
     said = dot(test, weights.astype(test.dtype)) + biases.astype(test.dtype)[None]
     said = said.reshape(len(test), len(strengths), classes)

@@ -28,7 +28,7 @@ from tljax.probes.inputs import (
     positive,
     scaling,
 )
-from tljax.probes.left_out import Fit, dot, left_out, left_out_groups
+from tljax.probes.left_out import Fit, centred, dot, left_out, left_out_groups
 from tljax.types import Array
 
 GRID = 10.0 ** np.linspace(-3, 3, 13)
@@ -108,11 +108,11 @@ def ridge(
 
 @jax.jit
 def _solve(x: Array, targets: Array, strengths: Array | None, members: Array | None) -> Ridge:
-    mean, offset = jnp.mean(x, axis=0), jnp.mean(targets, axis=0)
-    centred, t = x - mean[None], targets - offset[None]
-    size = jnp.max(jnp.abs(centred))
+    (mean, features), offset = centred(x), jnp.mean(targets, axis=0)
+    t = targets - offset[None]
+    size = jnp.max(jnp.abs(features))
     unit = jnp.where(size > 0, size, 1)  # so that no square overflows
-    u, s, vt = jnp.linalg.svd(centred / unit, full_matrices=False)
+    u, s, vt = jnp.linalg.svd(features / unit, full_matrices=False)
     real = s > s[:1] * max(x.shape) * jnp.finfo(s.dtype).eps  # centring takes a direction away, which SVD fills up
     u, s = u * real[None].astype(u.dtype), jnp.where(real, s, 0)
     if strengths is None:
