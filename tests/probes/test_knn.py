@@ -113,7 +113,7 @@ def test_zero_vectors_and_ties_are_defined():
         ({"labels": LABELS.astype("float32")}, "integers or names; found float32"),
         ({"labels": LABELS * 0}, "all 60 labels are 0"),
         ({"queries": QUERIES[:, :3]}, r"\[M, 6\], one row or more; found \(33, 3\)"),
-        ({"features": FEATURES[:0], "labels": LABELS[:0]}, "not empty"),
+        ({"features": FEATURES[:0], "labels": LABELS[:0]}, "not empty; found float32"),
         ({"features": np.where(FEATURES > 5, np.nan, FEATURES)}, r"NaN or infinite, in \d+ of 60 rows"),
         ({"weight": np.ones(3)}, r"\(3,\)"),
     ],

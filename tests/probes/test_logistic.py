@@ -39,7 +39,7 @@ def probabilities(found, x):
     return np.asarray(jax.nn.softmax(found.predict(x), axis=-1))
 
 
-@pytest.mark.parametrize("name", ["wine", "breast_cancer"])
+@pytest.mark.parametrize("name", ["wine", pytest.param("breast_cancer", marks=pytest.mark.slow)])
 def test_raw_features_of_very_different_scale(name):
     x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     x = x.astype(np.float32)
@@ -55,7 +55,13 @@ def test_raw_features_of_very_different_scale(name):
         np.testing.assert_allclose(found.weights[i], coef, atol=5e-3 * np.abs(coef).max())
 
 
-@pytest.mark.parametrize("shape", [(30, 300), (60, 5)], ids=["D >> N, separable", "N > D"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((30, 300), id="D >> N, separable"),
+        pytest.param((60, 5), marks=pytest.mark.slow, id="N > D"),
+    ],
+)
 def test_wide_and_tall(shape):
     rng = np.random.default_rng(0)
     y = np.arange(shape[0]) % 3
@@ -93,6 +99,7 @@ def test_weights_subsets_and_accelerators(monkeypatch):
     assert np.asarray(batched.converged).all()
 
 
+@pytest.mark.slow
 def test_units_of_the_features_are_units_of_the_strength():
     rng = np.random.default_rng(2)
     y = np.arange(30) % 3

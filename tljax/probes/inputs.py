@@ -63,6 +63,9 @@ def class_labels(labels: Any, rows: int, num_classes: int | None = None) -> tupl
     if y.ndim != 1 or len(y) != rows:
         raise ProbeError(f"there are {rows} rows of features and labels of the shape {y.shape}; expected ({rows},)")
     if y.dtype.kind in "OUS":
+        strangers = [label for label in y.tolist() if not isinstance(label, (str, bytes))]
+        if strangers:
+            raise ProbeError(f"labels are classes, all integers or all names; among them stands {strangers[0]!r}")
         names, y = np.unique(y.astype(str), return_inverse=True)
         classes = Names(names.tolist())
         if num_classes not in (None, len(classes)):

@@ -100,9 +100,10 @@ def knn(
     >>> found.classes[int(jnp.argmax(found.predict([[0.1, 2.0]])))]
     'dog'
     """
-    x = jnp.asarray(features)
-    if x.ndim != 2 or 0 in x.shape:
-        raise ProbeError(f"features should be [N, D], not empty; found the shape {x.shape}")
+    given = features if isinstance(features, jax.Array) else np.asarray(features)
+    if given.ndim != 2 or 0 in given.shape or given.dtype.kind in "OUSMm":
+        raise ProbeError(f"features should be numbers [N, D], not empty; found {given.dtype} of shape {given.shape}")
+    x = jnp.asarray(given)
     y, classes = class_labels(labels, len(x), num_classes)
     if metric not in ("cosine", "euclidean"):
         raise ProbeError(f"metric must be 'cosine' or 'euclidean'; found {metric!r}")
