@@ -8,7 +8,7 @@ import pytest
 
 from tljax.selection import Candidate, SelectionError, rank_features
 from tljax.selection.answer import answer
-from tljax.selection.candidates import checked, unique_names
+from tljax.selection.candidates import checked
 from tljax.selection.estimate import estimate
 from tljax.selection.fusion import posterior, prior_votes
 
@@ -160,8 +160,14 @@ def test_bad_input_is_named(candidates, labels, message: str) -> None:
         rank_features(candidates, labels)
 
 
-def test_names_occur_once_and_subsets_are_two() -> None:
-    with pytest.raises(SelectionError, match="two candidates are called 'a'"):
-        unique_names([("a", 1), ("a", 2)])
+def test_subsets_are_two_or_more() -> None:
     with pytest.raises(SelectionError, match="subsets is 1"):
         rank_features({"a": features(1.0)}, LABELS, subsets=1)
+
+
+def test_more_labels_than_are_needed_are_sampled_and_told(monkeypatch) -> None:
+    monkeypatch.setattr("tljax.selection.estimate.MOST", 16)
+    given = {"a": features(3.0), "b": features(1.0)}
+    found = rank_features(given, LABELS, subsets=3)
+    assert found.labels == 16
+    assert any("Of 32 labels 16 were used" in note for note in found.notes)

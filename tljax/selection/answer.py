@@ -78,7 +78,7 @@ class Ranking:
         return f"Undecided between {names}: {told}. {first.name} is ahead; {cost}."
 
     def __str__(self) -> str:
-        lines = [textwrap.fill(text, 100) for text in (self.verdict, *self.notes)]
+        lines = [textwrap.fill(text, 100, break_on_hyphens=False) for text in (self.verdict, *self.notes)]
         return "\n".join([self.table(), "", *lines])
 
     def table(self) -> str:
@@ -231,6 +231,8 @@ def _notes(found: Estimate, standings: Sequence[Standing]) -> tuple[str, ...]:
         + "".join(f", {vote.name.replace('_', ' ')}" for vote in found.priors)
         + "; ± and 90 % hold the noise of sampling labels and the mismatch of probe and fine-tuning."
     ]
+    if found.given > found.examples:
+        notes.append(f"Of {found.given} labels {found.examples} were used, the same share of each class.")
     gone = [row.name for row in standings if row.dropped]
     if gone:
         notes.append(f"Dropped early, with P(best) under 5 %: {', '.join(gone)}.")

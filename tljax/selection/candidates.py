@@ -1,7 +1,7 @@
 """What is ranked: candidates with their features of the same labelled examples."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,21 +42,6 @@ def checked(candidates: Mapping[str, Candidate], labels: Any) -> tuple[dict[str,
         raise SelectionError("there are no candidates to rank")
     names, y = _classes(labels)
     return {name: _candidate(name, given, len(y)) for name, given in candidates.items()}, y, names
-
-
-def unique_names(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Named values as a dict; raises `SelectionError` where a name occurs twice.
-
-    >>> unique_names([("a", 1), ("a", 2)])
-    Traceback (most recent call last):
-    tljax.selection.candidates.SelectionError: two candidates are called 'a'; give each a name of its own
-    """
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise SelectionError(f"two candidates are called {name!r}; give each a name of its own")
-        found[name] = value
-    return found
 
 
 def _classes(labels: Any) -> tuple[tuple, np.ndarray]:

@@ -8,11 +8,13 @@ import numpy as np
 
 from tljax.selection.candidates import Candidate
 from tljax.selection.fusion import PriorVote, fused, logit, posterior, prior_votes
-from tljax.selection.subsets import Subsets, stratified_subsets
+from tljax.selection.subsets import Subsets, sample, stratified_subsets
 from tljax.selection.votes import Given, Votes, prepare, votes_of
 
 FIRST = 10
 """Subsets after which candidates may leave."""
+MOST = 3000
+"""More labelled examples than this are sampled: their cosines are a matrix, and what they would add is little."""
 HOPELESS = 0.05
 """Who is the best with less than this probability leaves."""
 
@@ -22,7 +24,10 @@ class Estimate:
     """What the labelled examples say of every candidate."""
 
     names: tuple[str, ...]
+    given: int
+    """How many labels there were."""
     examples: int
+    """How many of them were used."""
     classes: int
     votes: tuple[Votes, ...]
     """Of all examples, one for each candidate."""
@@ -58,6 +63,8 @@ def estimate(
     >>> found.names, found.subsets, found.noise.shape
     (('a',), (4,), (1, 1))
     """
+    given, rows = len(labels), sample(labels, MOST, seed=seed)
+    labels, candidates = labels[rows], {name: _only(value, rows) for name, value in candidates.items()}
     bench = _Bench(candidates, labels, stratified_subsets(labels, subsets, seed=seed))
     names, count, priors = tuple(candidates), len(candidates), prior_votes(candidates)
     first = min(FIRST, subsets) if racing and count > 1 else subsets
@@ -68,6 +75,7 @@ def estimate(
         parts.append(bench.subsets(name, 0, first))
     found = Estimate(
         names,
+        given,
         len(labels),
         bench.classes,
         tuple(whole),
@@ -91,6 +99,12 @@ def estimate(
     noise[np.ix_(stays, stays)] = bench.noise([parts[i] for i in stays])
     used = tuple(subsets if i in stays else first for i in range(count))
     return dataclasses.replace(found, noise=noise, subsets=used)
+
+
+def _only(candidate: Candidate, rows: np.ndarray) -> Candidate:
+    """The candidate on some of the examples."""
+    probabilities = None if candidate.probabilities is None else candidate.probabilities[rows]
+    return dataclasses.replace(candidate, features=candidate.features[rows], probabilities=probabilities)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +134,14 @@ class _Bench:
         return Votes(*(np.concatenate(found)[: last - first] for found in zip(*parts)))
 
     def level(self, whole: list[Votes]) -> np.ndarray:
-        """The fused votes of all examples `[C]`, moved together to where the accuracies are."""
-        fusions = np.array([fused(votes) for votes in whole])
-        hits = np.array([votes.ridge for votes in whole]) * len(self.labels)
-        return fusions + np.mean(logit((hits + 0.5) / (len(self.labels) + 1)) - fusions)
+        """The fused votes of all examples `[C]`, moved together to the accuracy of those in front.
+
+        Likelihoods lie below accuracies. Of the three in front it is the better head's, and no worse than chance.
+        """
+        n, fusions = len(self.labels), np.array([fused(votes) for votes in whole])
+        right = [max(votes.ridge, votes.centroid, 1 / self.classes) for votes in whole]
+        lacks = logit((np.array(right) * n + 0.5) / (n + 1)) - fusions
+        return fusions + np.mean(lacks[np.argsort(-fusions)[:3]])
 
     def noise(self, parts: list[Votes]) -> np.ndarray:
         """The covariance of the level `[C, C]` that the scatter between subsets tells."""
