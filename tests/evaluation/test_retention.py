@@ -121,6 +121,14 @@ def test_without_the_head_the_new_ones_are_compared(source):
         forgetting(model, params, params, test, head=None)
 
 
+def test_a_run_that_diverged_leaves_no_number(source):
+    model, params, train, test = source
+    found = forgetting(model, params, with_kernel(params, np.full((4, 16), np.inf, np.float32)), test, train=train)
+    assert found.refit_before > 0.9
+    assert math.isnan(found.refit_after)
+    assert math.isnan(found.cka)
+
+
 def test_backbones_must_fit(source):
     model, params, _, test = source
     with pytest.raises(EvaluationError, match=r"\(4, 16\) before and \(4, 9\) after"):

@@ -158,6 +158,8 @@ def forgetting(
         width = int(max(labels.max(), y.max())) + 1
         for i, (params, out) in enumerate(((before, first), (tuned, last))):
             features = predict(model, params, more, batch_size=batch_size).features
+            if not (np.isfinite(features).all() and np.isfinite(out.features).all()):
+                continue  # a run that diverged: nothing can be fitted
             refit[i] = _accuracy(ridge(features, labels, num_classes=width).predict(out.features), y)
     return Forgetting(known[0], known[1], refit[0], refit[1], cka(first.features, last.features))
 

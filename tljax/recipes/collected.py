@@ -90,7 +90,7 @@ class Collected:
             "labels": self.drawn[cell],
             "rate": scored.rate,
             "best_step": scored.best_step,
-            "valid": scored.valid,
+            "valid": or_none(scored.valid),
             "test": numbers_of(scored.test, self.metrics),
         }
         if "confusion" in scored.test:

@@ -54,9 +54,9 @@ def score_logits(logits: Any, test: Examples, calmer: float) -> dict[str, Any]:
 
 
 def fitted_temperature(logits: Any, valid: Examples) -> float:
-    """The temperature that the validation split likes best; NaN where a score is."""
+    """The temperature that the validation split likes best; NaN where a score is no finite number."""
     z = np.asarray(logits, np.float32)
-    return math.nan if np.isnan(z).any() else float(temperature(z, np.asarray(valid.y)))
+    return math.nan if not np.isfinite(z).all() else float(temperature(z, np.asarray(valid.y)))
 
 
 @functools.cache

@@ -31,13 +31,13 @@ def forgetting_sentence(results: Results) -> str:
     found = results.get("retention")
     if not found:
         return ""
-    after, lost, refit = found["after"], found["forgotten"], found["refit_after"]
+    after, lost, refit, alike = found["after"], found["forgotten"], found["refit_after"], found["cka"]["mean"]
     half = f" ± {_points(lost['half_width'])}" if is_finite(lost["half_width"]) else ""
     return (
         f"Forgetting: on the source {label(found['method'])} takes accuracy from {_points(found['before'])} to "
         f"{_points(after['mean'])} % with the old head ({_points(lost['mean'], sign=True, down=True)}{half} points), "
         f"and from {_points(found['refit_before'])} to {_points(refit['mean'])} % with a head fitted anew; "
-        f"linear CKA of the features {found['cka']['mean']:.2f}."
+        f"linear CKA of the features {'–' if alike is None else format(alike, '.2f')}."
     )
 
 
@@ -104,7 +104,7 @@ def tradeoff_picture(results: Results) -> list[Picture]:
     scale = main_scale(results)
     source, target = (np.mean(np.asarray(curve[name], np.float64), axis=0) for name in ("source", "target"))
     said = "; ".join(
-        f"alpha {alpha:g}: source {100 * a:.1f} %, target {scale.value(float(b))}{scale.unit}"
+        f"alpha {alpha:g}: source {_points(float(a))} %, target {scale.value(float(b))}{scale.unit}"
         for alpha, a, b in zip(curve["alphas"], source, target)
         if alpha in (0.0, 0.5, 1.0)
     )
