@@ -97,15 +97,29 @@ def columns(targets: Any) -> Array:
 def _logme(x: Array, targets: Array, center: bool, form: Form) -> Array:
     if center:
         targets = targets - jnp.mean(targets, axis=0, keepdims=True)
-    found = spectrum(x, center=center)
+    found, targets, outside = _reduced(x, targets, center)
     size, free = jnp.asarray(len(x), x.dtype), jnp.asarray(len(x) - center, x.dtype)
     interpolates = jnp.sum(found.s > 0).astype(x.dtype) >= free
     if form in ("exact", "restricted"):
         n = free if form == "restricted" else jnp.where(interpolates, free, size)
-        return jnp.mean(evidence(found, n, targets))
+        return jnp.mean(evidence(found, n, targets, outside))
     x2, rest = _projected(found, targets)
+    rest += outside
     one = partial(_fixed_point, found.energy, len(x), x.shape[1], form == "fixed_point")
     return jnp.mean(jax.vmap(one, in_axes=(1, 0))(x2, rest))
+
+
+def _reduced(x: Array, targets: Array, center: bool) -> tuple[Spectrum, Array, Array | float]:
+    """The spectrum, the targets in a basis of at least its span, and the squares `[C]` of what lies outside of it.
+
+    Many examples are first turned into as many rows as there are features, which a decomposition needs less time for.
+    """
+    if len(x) <= 2 * x.shape[1]:
+        return spectrum(x, center=center), targets, 0.0
+    q, r = jnp.linalg.qr(x - jnp.mean(x, axis=0, keepdims=True) if center else x)
+    inside = exact(q.T, targets)
+    outside = jnp.sum((targets - exact(q, inside)) ** 2, axis=0)
+    return spectrum(r, center=False, like=x), inside, outside
 
 
 def _projected(found: Spectrum, targets: Array) -> tuple[Array, Array]:
@@ -118,8 +132,10 @@ def _projected(found: Spectrum, targets: Array) -> tuple[Array, Array]:
     return x**2, jnp.sum((targets - exact(u, x)) ** 2, axis=0)
 
 
-def evidence(found: Spectrum, n: Any, targets: Array) -> Array:
+def evidence(found: Spectrum, n: Any, targets: Array, outside: Array | float = 0.0) -> Array:
     """The maximum of L, over `n`, for each of the `targets` `[N, C]`: `[C]`.
+
+    `outside` are squares `[C]` of the targets that `targets` do not hold, since no feature tells them.
 
     It is sought on a grid over log r, then on finer ones around the best point. The first grid is one for all targets,
     so that they share its logarithms. Features of rank `n` leave no residual but rounding.
@@ -130,7 +146,7 @@ def evidence(found: Spectrum, n: Any, targets: Array) -> Array:
     """
     energy, n = found.energy, jnp.asarray(n, found.s.dtype)
     x2, rest = _projected(found, targets)
-    rest = jnp.where(jnp.sum(found.s > 0).astype(n.dtype) >= n, 0, rest)
+    rest = jnp.where(jnp.sum(found.s > 0).astype(n.dtype) >= n, 0, rest + outside)
     single = energy.dtype == jnp.float32
     width, rounds = (18.0, 6) if single else (40.0, 12)
     top = jnp.max(energy)

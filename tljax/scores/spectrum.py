@@ -29,8 +29,8 @@ class Spectrum(NamedTuple):
         return self.s**2
 
 
-def spectrum(x: Array, *, center: bool = True) -> Spectrum:
-    """The decomposition of `x` `[N, D]`.
+def spectrum(x: Array, *, center: bool = True, like: Array | None = None) -> Spectrum:
+    """The decomposition of `x` `[N, D]`; `like` is the matrix it was made of, whose rounding is to be expected in it.
 
     The matrix itself is decomposed rather than its Gram matrix, which in float32 would lose the small directions.
 
@@ -41,7 +41,8 @@ def spectrum(x: Array, *, center: bool = True) -> Spectrum:
     mean = jnp.mean(x, axis=0) if center else jnp.zeros_like(x[0])
     u, s, vt = jnp.linalg.svd(x - mean[None], full_matrices=False)
     # The largest entry of `x` says how much was lost when the mean was taken off.
-    size = jnp.maximum(s[0], jnp.max(jnp.abs(x))) * max(x.shape) * jnp.finfo(x.dtype).eps
+    like = x if like is None else like
+    size = jnp.maximum(s[0], jnp.max(jnp.abs(like))) * max(like.shape) * jnp.finfo(x.dtype).eps
     return Spectrum(u, jnp.where(s > size, s, 0), vt, mean)
 
 
