@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tljax.evaluation.report.standings import VOTES
 from tljax.selection.estimate import Estimate
 from tljax.selection.fusion import ERROR, WEIGHTS, Posterior, logit, posterior
 
@@ -101,17 +102,6 @@ class Ranking:
         return found
 
 
-COLUMNS = {
-    "ridge": "ridge %",
-    "neighbours": "5-NN %",
-    "centroid": "centroid %",
-    "logme": "LogME",
-    "h_score": "H-score",
-    "leep": "LEEP",
-}
-"""The votes that the table shows; accuracies in percent."""
-
-
 def table_rows(ranking: Ranking) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The head and the cells of the table.
 
@@ -120,7 +110,7 @@ def table_rows(ranking: Ranking) -> tuple[tuple[str, ...], list[tuple[str, ...]]
     >>> head[:5], rows[0][:5]
     (('candidate', 'accuracy %', '90 %', 'P(best)', 'regret'), ('a', '90.0 ± 2.0', '87.0 - 93.0', '1.00', '0.0'))
     """
-    shown = [name for name in COLUMNS if any(_known(row.votes, name) for row in ranking.standings)]
+    shown = [name for name in VOTES if any(_known(row.votes, name) for row in ranking.standings)]
     tuned = any(row.finetuned is not None for row in ranking.standings)
     head = ("candidate", "accuracy %", "90 %", "P(best)", "regret", *["fine-tuned %"] * tuned)
     rows = []
@@ -136,7 +126,7 @@ def table_rows(ranking: Ranking) -> tuple[tuple[str, ...], list[tuple[str, ...]]
             cells.append("" if row.finetuned is None else f"{100 * row.finetuned:.1f}")
         cells += [_cell(row.votes, name) for name in shown]
         rows.append((*cells, f"{row.subsets}{' dropped' if row.dropped else ''}"))
-    return (*head, *(COLUMNS[name] for name in shown), "subsets"), rows
+    return (*head, *(VOTES[name] for name in shown), "subsets"), rows
 
 
 def _known(votes: Mapping[str, float], name: str) -> bool:
@@ -146,7 +136,7 @@ def _known(votes: Mapping[str, float], name: str) -> bool:
 def _cell(votes: Mapping[str, float], name: str) -> str:
     if not _known(votes, name):
         return ""
-    return f"{100 * votes[name]:.1f}" if "%" in COLUMNS[name] else f"{votes[name]:.3f}"
+    return f"{100 * votes[name]:.1f}" if "%" in VOTES[name] else f"{votes[name]:.3f}"
 
 
 def answer(found: Estimate, *, measured: Mapping[str, tuple[float, float]] | None = None) -> Ranking:

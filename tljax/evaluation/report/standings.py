@@ -10,7 +10,7 @@ from tljax.evaluation.report.numbers import plural
 from tljax.evaluation.report.results import Results
 from tljax.evaluation.report.theme import Theme
 
-_VOTES = {
+VOTES = {
     "ridge": "ridge %",
     "neighbours": "5-NN %",
     "centroid": "centroid %",
@@ -18,6 +18,7 @@ _VOTES = {
     "h_score": "H-score",
     "leep": "LEEP",
 }
+"""The votes that tables show; accuracies in percent."""
 _COLOUR = ("#0072b2", "#56b4e9")
 
 
@@ -85,7 +86,7 @@ def standings_figure(results: Results, theme: Theme) -> Any:
 
 def _table(results: Results) -> Table:
     standings = results["summary"]["standings"]
-    shown = [name for name in _VOTES if any(row["votes"].get(name) is not None for row in standings)]
+    shown = [name for name in VOTES if any(row["votes"].get(name) is not None for row in standings)]
     tuned = any(row["finetuned"] is not None for row in standings)
     head = ("candidate", "accuracy %", "P(best)", "regret", *["fine-tuned %"] * tuned)
     rows = []
@@ -98,8 +99,8 @@ def _table(results: Results) -> Table:
         ]
         if tuned:
             cells.append(Cell("" if row["finetuned"] is None else f"{100 * row['finetuned']:.1f}"))
-        rows.append((*cells, *(_vote(row["votes"].get(name), _VOTES[name]) for name in shown)))
-    return Table((*head, *(_VOTES[name] for name in shown)), tuple(rows))
+        rows.append((*cells, *(_vote(row["votes"].get(name), VOTES[name]) for name in shown)))
+    return Table((*head, *(VOTES[name] for name in shown)), tuple(rows))
 
 
 def _vote(value: float | None, title: str) -> Cell:

@@ -39,8 +39,7 @@ def finetuned_accuracy(entry: Entry, valid: Any, tuning: Tuning, *, title: str, 
     """The accuracy of LP-FT at its best learning rate, and its standard deviation.
 
     Judged on `valid`; without it by cross-validation of the entry's examples, whose classes then need two
-    examples each. Where the
-    head is no linear function of the features, everything is fine-tuned from the head as it is.
+    examples each. Where the head is no linear function of the features, all is fine-tuned from the head as it is.
 
     Raises `SelectionError` where nothing can be left out.
     """
