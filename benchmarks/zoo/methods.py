@@ -38,29 +38,6 @@ def nce(case: Case) -> float:
     return -np.inf if case.probabilities is None else scores.nce(np.argmax(case.probabilities, -1), case.labels)
 
 
-def logme_as_coded(case: Case) -> float:
-    """LogME as the authors' code has it: where D > N the determinant lacks the eigenvalues that are alpha alone."""
-    x = np.asarray(case.features, np.float64)
-    targets = np.eye(int(case.labels.max()) + 1)[case.labels]
-    u, s, _ = np.linalg.svd(x, full_matrices=False)
-    return float(np.mean([_fixed_point(x.shape, s**2, u.T @ t, t @ t) for t in targets.T]))
-
-
-def _fixed_point(shape: tuple[int, int], energy: np.ndarray, along: np.ndarray, square: float) -> float:
-    (n, d), alpha, beta = shape, 1.0, 1.0
-    for _ in range(11):
-        ratio = alpha / beta
-        gamma = np.sum(energy / (energy + ratio))
-        weights = np.sum(energy * along**2 / (ratio + energy) ** 2)
-        rest = np.sum(along**2 / (1 + energy / ratio) ** 2) + max(square - np.sum(along**2), 0.0)
-        alpha, beta = gamma / (weights + 1e-5), (n - gamma) / (rest + 1e-5)
-        if abs(alpha / beta - ratio) / ratio <= 1e-3:
-            break
-    determinant = np.sum(np.log(alpha + beta * energy))
-    fit = d * np.log(alpha) + n * np.log(beta) - determinant - beta * rest - alpha * weights
-    return float(fit - n * np.log(2 * np.pi)) / (2 * n)
-
-
 OURS = "tljax rank"
 
 
@@ -79,8 +56,8 @@ def ranked(cases: dict[str, Case]) -> tuple[list[float], list[float]]:
 
 METHODS: dict[str, Callable[[Case], float]] = {
     "LogME, fixed point": lambda c: scores.logme(c.features, c.labels, center=False, form="fixed_point"),
-    "LogME, published code": logme_as_coded,
-    "LogME, exact": lambda c: scores.logme(c.features, c.labels),
+    "LogME, published code": lambda c: scores.logme(c.features, c.labels, center=False, form="published"),
+    "LogME, restricted": lambda c: scores.logme(c.features, c.labels, form="restricted"),
     "LEEP": leep,
     "NCE": nce,
     "H-score": lambda c: scores.h_score(c.features, c.labels),
