@@ -48,7 +48,8 @@ def test_attention_and_a_tied_table() -> None:
     params = Tied().init(KEY, IDS)["params"]
     adapters = adapted(params, ["embed/embedding", "attention/*/kernel"])
     apply = lambda p, ids: Tied().apply({"params": p}, ids)  # noqa: E731
-    check(apply, params, adapters, IDS)
+    # The gradient of the table's scale is a sum that cancels to a hundredth of its terms.
+    check(apply, params, adapters, IDS, tol=1e-4)
     told = explain(apply, params, adapters, IDS)
     assert {row.leaf: row.factored for row in told.rows}["embed/embedding"] == ("gather", "dot_general")
 
