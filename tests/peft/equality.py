@@ -43,6 +43,11 @@ def both_ways(apply: Any, params: Any, adapters: Any, *args: Any, **kwargs: Any)
     return tuple(jax.jit(outcomes)(adapters, args))
 
 
+def doubled(x: jax.Array) -> jax.Array:
+    """In float64, where it is float32."""
+    return x.astype(jnp.float64) if x.dtype == jnp.float32 else x
+
+
 def assert_equal(apply: Any, params: Any, adapters: Any, *args: Any, tol: float = 1e-5, **kwargs: Any) -> None:
     """Both ways agree to `tol` of the largest number of each output and of each leaf's gradient.
 

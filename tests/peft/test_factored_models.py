@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equality import assert_equal, stirred
+from equality import assert_equal, doubled, stirred
 
 import tljax as tl
 from tljax.peft import dora, full, ia3, join, lora, olora, pissa, vera
@@ -92,10 +92,6 @@ def agree(family: tuple, precise: bool) -> None:
         params, adapters, x = jax.tree.map(doubled, (params, adapters, example(x)))
         options = {"train": True, "key": jax.random.key(5), "frozen": frozenset()}
         assert_equal(model.apply, params, adapters, x, tol=1e-9, **options)
-
-
-def doubled(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.float64) if x.dtype == jnp.float32 else x
 
 
 @pytest.mark.parametrize("precise", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -91,10 +91,12 @@ def with_leaves(tree: Params, values: Mapping[str, Any]) -> Params:
 
 
 def is_float(leaf: Any) -> bool:
+    """Whether the leaf is an array of floating numbers."""
     return is_array(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
 def check_names(first: Mapping[str, Any], other: Mapping[str, Any], label: str, other_label: str) -> None:
+    """Raise a `MergingError` that names a leaf which one of two models lacks."""
     missing = [name for name in first if name not in other]
     extra = [name for name in other if name not in first]
     if not missing and not extra:
@@ -110,6 +112,7 @@ def check_names(first: Mapping[str, Any], other: Mapping[str, Any], label: str, 
 
 
 def check_shape(name: str, leaves: Sequence[Any], labels: Sequence[str]) -> None:
+    """Raise a `MergingError` where a leaf has not one shape in all models."""
     for label, leaf in zip(labels, leaves):
         if np.shape(leaf) != np.shape(leaves[0]):
             raise MergingError(

@@ -127,16 +127,19 @@ def in_parts(name: str, factored: Factored) -> Weight:
 
 
 def transpose(weight: Weight, permutation: Sequence[int]) -> Weight:
+    """The weight with its axes in the order of `permutation`."""
     new = list(permutation).index
     return weight.mapped(lax.transpose(weight.base, permutation), lambda part: part.moved(new))
 
 
 def squeeze(weight: Weight, dimensions: Sequence[int]) -> Weight:
+    """The weight without `dimensions`, all of size 1."""
     left = [axis for axis in range(weight.base.ndim) if axis not in dimensions]
     return weight.mapped(lax.squeeze(weight.base, dimensions), lambda part: part.moved(left.index))
 
 
 def broadcast(weight: Weight, shape: Sequence[int], dimensions: Sequence[int]) -> Weight:
+    """The weight in `shape`, its axes at `dimensions` there."""
     base = lax.broadcast_in_dim(weight.base, shape, dimensions)
     return weight.mapped(base, lambda part: part.moved(dimensions.__getitem__))
 

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tljax.checkpoints.run import RunError, differences, make_folder, write_atomically
@@ -37,6 +37,26 @@ def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: boo
     if lines:
         listed = "\n  ".join(lines)
         raise RunError(f"{folder} holds a run of other settings:\n  {listed}\nChoose another --run-dir for this one.")
+
+
+def results_of(settings: Any, compute: Callable[[], dict[str, Any]], *, say: Callable[[str], None]) -> dict[str, Any]:
+    """The results in the run folder of `settings`: those of a run that was complete, else what `compute` finds.
+
+    `settings` have a `folder`, `described()` and `resume`; `say` is called with what a person should know.
+
+    Raises:
+      RunError: as `claim_folder`.
+    """
+    claim_folder(settings.folder, settings.described(), resume=settings.resume)
+    file, found = settings.folder / "results.json", read_results(settings.folder)
+    if found is not None:
+        say(f"{settings.folder} holds this run complete; what is written from its results is written anew")
+        return found
+    if file.exists():
+        say(f"{file} is damaged; working it out again from what else is there")
+    found = compute()
+    write_atomically(file, json.dumps(found, indent=1))
+    return found
 
 
 def read_results(folder: pathlib.Path) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import optax
 from tljax.data import Dataset
 from tljax.objectives import Term
 from tljax.plans import Plan
-from tljax.training import fit_many
+from tljax.training import Result, fit_many
 from tljax.training.dispatch import StepCost
 from tljax.tree import nbytes
 from tljax.types import Model, Params
@@ -114,17 +114,22 @@ def tune(
             save_every=max(1, budget.steps // 4),
             progress=f"{title}{part}" if show else False,
         )
-        rows = rows_by_run(result.history)
         times += [] if result.step_seconds is None else [result.step_seconds / len(group)]
         cost = result.step_cost() if number == 0 else cost
-        for i, (cell, rate) in enumerate(group):
-            params = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), result.params)
-            value, step = float(result.best_value[i]), int(result.best_step[i])
-            found[cell].append(Chosen(params, rate, step, value, rows.get(i, ())))
+        for (cell, _), run in zip(group, _runs_of(result, [rate for _, rate in group])):
+            found[cell].append(run)
     better: Callable[..., Chosen] = min if minimise else max
     best = {cell: better(chosen, key=lambda c: c.value) for cell, chosen in found.items()}
     seconds = float(np.median(times)) if times else None
     return best, Stage(budget.steps, budget.batch_size, cost.flops, seconds, cost.peak_bytes)
+
+
+def _runs_of(result: Result, rates: Sequence[float]) -> Iterator[Chosen]:
+    """The runs of a stack, one by one."""
+    rows = rows_by_run(result.history)
+    for i, rate in enumerate(rates):
+        params = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), result.params)
+        yield Chosen(params, rate, int(result.best_step[i]), float(result.best_value[i]), rows.get(i, ()))
 
 
 def fitting(params: Params) -> int:

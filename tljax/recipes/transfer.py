@@ -1,6 +1,6 @@
 """`tljax transfer`: pretrain, graft, adapt, compare with what costs the same, and say whether it helped."""
 
-import json
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import optax
 
-from tljax.checkpoints.run import write_atomically
 from tljax.data import Augment, random_crop
 from tljax.evaluation import predict
 from tljax.evaluation.report import write_report
@@ -17,7 +16,7 @@ from tljax.plans import linear_probe, plan
 from tljax.recipes.chosen import keep_task
 from tljax.recipes.collected import Collected
 from tljax.recipes.contest import Contest
-from tljax.recipes.folder import claim_folder, read_results
+from tljax.recipes.folder import results_of
 from tljax.recipes.outcome import Outcome, tell
 from tljax.recipes.results import CLASS_METRICS, drawn, fitted_temperature, numbers_of, score_logits
 from tljax.recipes.retention import retention
@@ -55,16 +54,7 @@ def run_transfer(settings: Settings, *, show: bool = True) -> Outcome:
     tljax.data.error.DataError: ...'digitz'...
     """
     folder = settings.folder
-    claim_folder(folder, settings.described(), resume=settings.resume)
-    file = folder / "results.json"
-    results = read_results(folder)
-    if results is not None:
-        tell(show, f"{folder} holds this run complete; writing its report anew")
-    else:
-        if file.exists():
-            tell(show, f"{file} is damaged; working it out again from the checkpoints")
-        results = _compute(settings, folder, show)
-        write_atomically(file, json.dumps(results, indent=1))
+    results = results_of(settings, lambda: _compute(settings, folder, show), say=functools.partial(tell, show))
     write_report(results | {"timing": Timing(folder).read()}, folder)
     return Outcome(results, folder)
 

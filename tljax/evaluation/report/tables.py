@@ -169,6 +169,7 @@ def _change(write, new: float | None, old: float | None) -> Cell:
 
 
 def task_row(kind: str, task: Results, size: str, note: str) -> tuple[Cell, ...]:
+    """One row of the table of data: the classes, the shape and the sizes of a task."""
     classes = task.get("classes")
     shape = "×".join(str(side) for side in task.get("input") or ())
     sizes = [task.get(key) for key in (size, "valid", "test")]

@@ -1,10 +1,9 @@
 """`tljax finetune`: one or several methods on one data set, their accuracies, what they cost, and the best model."""
 
-import json
+import functools
 import pathlib
 from typing import Any
 
-from tljax.checkpoints.run import write_atomically
 from tljax.evaluation.report import write_report
 from tljax.recipes.finetune.bench import Bench
 from tljax.recipes.finetune.methods import METHODS
@@ -12,7 +11,7 @@ from tljax.recipes.finetune.results import chosen_method, collect
 from tljax.recipes.finetune.settings import FinetuneSettings
 from tljax.recipes.finetune.setup import load_setup
 from tljax.recipes.finetune.stored import write_adapters, write_model
-from tljax.recipes.folder import claim_folder, read_results
+from tljax.recipes.folder import results_of
 from tljax.recipes.outcome import Outcome, tell
 
 
@@ -34,13 +33,7 @@ def run_finetune(settings: FinetuneSettings, *, show: bool = True) -> Outcome:
     tljax.checkpoints.errors.CheckpointError: ...nowhere...
     """
     folder = settings.folder
-    claim_folder(folder, settings.described(), resume=settings.resume)
-    results = read_results(folder)
-    if results is not None:
-        tell(show, f"{folder} holds this run complete; writing its report anew")
-    else:
-        results = _compute(settings, folder, show)
-        write_atomically(folder / "results.json", json.dumps(results, indent=1))
+    results = results_of(settings, lambda: _compute(settings, folder, show), say=functools.partial(tell, show))
     write_report(results, folder)
     return Outcome(results, folder)
 

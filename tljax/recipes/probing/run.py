@@ -1,18 +1,17 @@
 """`tljax probe`: a model's features of the examples that are drawn, and heads on them, in a run folder."""
 
 import dataclasses
-import json
+import functools
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from tljax.checkpoints.run import write_atomically
 from tljax.data import load
 from tljax.data.text import TextData, by_length
 from tljax.features import extract
 from tljax.recipes.finetune.setup import Setup, load_setup
-from tljax.recipes.folder import claim_folder, read_results
+from tljax.recipes.folder import results_of
 from tljax.recipes.options import SettingsError
 from tljax.recipes.outcome import tell
 from tljax.recipes.probing.settings import ProbeSettings
@@ -49,13 +48,7 @@ def run_probe(settings: ProbeSettings, *, show: bool = True) -> ProbeOutcome:
     tljax.checkpoints.errors.CheckpointError: ...nowhere...
     """
     folder = settings.folder
-    claim_folder(folder, settings.described(), resume=settings.resume)
-    results = read_results(folder)
-    if results is not None:
-        tell(show, f"{folder} holds this run complete")
-    else:
-        results = _compute(settings, show)
-        write_atomically(folder / "results.json", json.dumps(results, indent=1))
+    results = results_of(settings, lambda: _compute(settings, show), say=functools.partial(tell, show))
     return ProbeOutcome(results, folder)
 
 

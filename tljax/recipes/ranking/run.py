@@ -1,20 +1,19 @@
 """`tljax rank`: weight files ranked for a labelled set, in a run folder with a report."""
 
 import dataclasses
-import json
+import functools
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
-from tljax.checkpoints.run import write_atomically
 from tljax.data import k_shot
 from tljax.evaluation.report import write_report
 from tljax.features import extract
 from tljax.models import load_pretrained
 from tljax.recipes.finetune.setup import Setup, load_setup
-from tljax.recipes.folder import claim_folder, read_results
+from tljax.recipes.folder import results_of
 from tljax.recipes.outcome import tell
 from tljax.recipes.ranking.entries import Entry
 from tljax.recipes.ranking.models import rank_entries
@@ -49,13 +48,7 @@ def run_rank(settings: RankSettings, *, show: bool = True) -> RankOutcome:
     tljax.checkpoints.errors.CheckpointError: ...nowhere...
     """
     folder = settings.folder
-    claim_folder(folder, settings.described(), resume=settings.resume)
-    results = read_results(folder)
-    if results is not None:
-        tell(show, f"{folder} holds this run complete; writing its report anew")
-    else:
-        results = _compute(settings, show)
-        write_atomically(folder / "results.json", json.dumps(results, indent=1))
+    results = results_of(settings, lambda: _compute(settings, show), say=functools.partial(tell, show))
     write_report(results, folder)
     return RankOutcome(results, folder)
 
