@@ -37,7 +37,9 @@ from tljax.objectives import l2_sp as l2_sp
 from tljax.objectives import mae as mae
 from tljax.objectives import mse as mse
 from tljax.objectives import objective as objective
+from tljax.objectives import reversed_gradient as reversed_gradient
 from tljax.objectives import stateless as stateless
+from tljax.objectives import warm_up as warm_up
 from tljax.plans import Plan as Plan
 from tljax.plans import adapters_only as adapters_only
 from tljax.plans import auto_rgn as auto_rgn

@@ -9,6 +9,8 @@ from tljax.objectives.classification import (
 from tljax.objectives.mean import weighted_mean
 from tljax.objectives.parameters import StartError, l2_sp
 from tljax.objectives.regression import absolute_errors, huber, huber_losses, mae, mse, squared_errors
+from tljax.objectives.reversal import reversed_gradient
+from tljax.objectives.schedules import ScheduleError, warm_up
 from tljax.objectives.stream import LabelError, StreamError
 from tljax.objectives.term import Metrics, Owned, Scene, Schedule, Term, objective, stateless
 
@@ -18,6 +20,7 @@ __all__ = [
     "Owned",
     "Scene",
     "Schedule",
+    "ScheduleError",
     "StartError",
     "StreamError",
     "Term",
@@ -32,7 +35,9 @@ __all__ = [
     "mae",
     "mse",
     "objective",
+    "reversed_gradient",
     "squared_errors",
     "stateless",
+    "warm_up",
     "weighted_mean",
 ]

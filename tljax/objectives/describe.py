@@ -30,4 +30,6 @@ def _short(value: Any) -> str:
         flat = np.asarray(value).ravel().tolist()
         shown = [f"{x:.4g}" if isinstance(x, float) else str(x) for x in flat[:4]]
         return f"[{', '.join(shown)}{', ...' if len(flat) > 4 else ''}]"
+    if callable(value):
+        return getattr(value, "__name__", type(value).__name__)
     return repr(value)

@@ -1,0 +1,40 @@
+"""Weights that change in the course of training: functions of the step, without a counter of their own."""
+
+import jax.numpy as jnp
+
+from tljax.objectives.describe import describe
+from tljax.objectives.term import Schedule
+from tljax.types import Array, TljaxError
+
+
+class ScheduleError(TljaxError):
+    """A schedule whose numbers make none."""
+
+
+def warm_up(*, high: float = 1.0, low: float = 0.0, alpha: float = 1.0, steps: int = 1000) -> Schedule:
+    """The S-shaped rise from `low` at step 0 towards `high`, usual for gradient reversal.
+
+    ``low + (high - low) (2 / (1 + exp(-alpha t / steps)) - 1)``. The defaults rise by the number of the step,
+    however long the run is: 0.46 at step 1,000 and 0.91 at 3,000. The paper's rise over a whole run is
+    ``warm_up(alpha=10, steps=total)``. It may multiply a term as well: ``warm_up(steps=100) * mcc()``.
+
+    Raises:
+        ScheduleError: `steps` or `alpha` is not above 0.
+
+    Reference: Ganin et al. 2016, arXiv:1505.07818, section 5.2.2.
+
+    >>> rise = warm_up(alpha=10, steps=500)
+    >>> print(rise.__name__, rise(0), rise(50).round(4), rise(500).round(4))
+    warm_up(alpha=10, steps=500) 0.0 0.4621 0.9999
+    """
+    if not (steps > 0 and alpha > 0):
+        raise ScheduleError(f"warm_up needs steps > 0 and alpha > 0, found steps={steps}, alpha={alpha}")
+
+    def rise(step: Array) -> Array:
+        t = jnp.asarray(step, float)
+        # The same as the formula above, without its difference of two numbers near 1.
+        return low + (high - low) * jnp.tanh(t * (0.5 * alpha / steps))
+
+    # A factor or an option that is a schedule prints by its name.
+    rise.__name__ = describe(warm_up, high=high, low=low, alpha=alpha, steps=steps)
+    return rise
