@@ -148,7 +148,7 @@ def test_sigterm_saves_and_exits_with_143(tmp_path: pathlib.Path) -> None:
     command = [*COMMAND, "transfer", *SMALL, "--pretrain-steps", "2000000", "--run-dir", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     log = tmp_path / "pretrain" / "metrics.jsonl"
-    while not log.exists():
+    while not (log.exists() and log.stat().st_size):  # it is empty until the run catches signals
         time.sleep(0.2)
         assert process.poll() is None
     process.terminate()

@@ -113,9 +113,13 @@ def test_a_stack_resumes_exactly(tmp_path):
     assert finished(tmp_path / "broken", "stack=1") == whole
 
 
+def has_a_row(log):
+    return log.exists() and log.stat().st_size > 0
+
+
 def seconds_of_training(process, folder):
     """How long `process` trained: from its first row of the log on."""
-    while process.poll() is None and not (folder / "run" / "metrics.jsonl").exists():
+    while process.poll() is None and not has_a_row(folder / "run" / "metrics.jsonl"):
         time.sleep(0.005)
     began = time.monotonic()
     process.communicate()
@@ -131,7 +135,7 @@ def test_killed_at_random_moments(tmp_path):
         folder = tmp_path / str(attempt)
         for _ in range(4):
             process = launch(folder, *long)
-            while process.poll() is None and not (folder / "run" / "metrics.jsonl").exists():
+            while process.poll() is None and not has_a_row(folder / "run" / "metrics.jsonl"):
                 time.sleep(0.005)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=rng.uniform(0, duration))
