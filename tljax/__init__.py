@@ -12,7 +12,7 @@ _HOME = {
     "types": ("Batch", "Model", "Output", "TljaxError"),
     "tree": ("GraftReport", "Selector", "graft", "merge", "select", "split"),
     "checkpoints": ("load_weights", "read_weights", "save_weights"),
-    "models": ("export", "from_flax", "from_nnx", "load_pretrained"),
+    "models": ("export", "from_flax", "from_nnx", "load_pretrained", "with_bottleneck"),
     "plans": (
         "Plan", "adapters_only", "auto_rgn", "bitfit", "decay", "discriminative", "freeze",
         "gradual_unfreeze", "layerwise_decay", "linear_probe", "lora_plus", "norm_only", "plan", "rate",

@@ -29,6 +29,7 @@ from tljax.models import export as export
 from tljax.models import from_flax as from_flax
 from tljax.models import from_nnx as from_nnx
 from tljax.models import load_pretrained as load_pretrained
+from tljax.models import with_bottleneck as with_bottleneck
 from tljax.objectives import Term as Term
 from tljax.objectives import binary_cross_entropy as binary_cross_entropy
 from tljax.objectives import cross_entropy as cross_entropy

@@ -82,7 +82,7 @@ class Model(NamedTuple):
 
     init: Callable[[Key, Any], Params]
     apply: Callable[..., Output]
-    groups: tuple[str, ...] = ("backbone/**", "head/**")
+    groups: tuple[Any, ...] = ("backbone/**", "head/**")
     """Selectors from stem to head, in order; together they match every leaf once."""
     keymaps: Mapping[str, Any] = {}
     """How the leaves are named in other projects' files, by name of the convention."""

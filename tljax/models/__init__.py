@@ -2,6 +2,7 @@
 
 from tljax.models.bert import bert
 from tljax.models.bert_pooling import pooling
+from tljax.models.bottleneck import with_bottleneck
 from tljax.models.catalog import CATALOG, build
 from tljax.models.convnext import convnext
 from tljax.models.export import export
@@ -20,4 +21,5 @@ from tljax.models.wrapping import ModelError
 __all__ = [
     "CATALOG", "ModelError", "Pretrained", "bert", "build", "convnext", "export", "from_flax", "from_nnx",
     "imagenet_resnet", "lenet", "load_pretrained", "mlp", "mobilenet_v1", "pooling", "resnet", "vit", "wide_resnet",
+    "with_bottleneck",
 ]  # fmt: skip

@@ -81,7 +81,7 @@ def _curve(contest: Contest, source_model: Model, pretrained: Params, test: Any,
 def _inside(model: Model, params: Params, x: np.ndarray) -> dict[str, np.ndarray]:
     """The features of each group of the backbone that is a layer, `[N, D]`, averaged over positions."""
     known = layers(model, params, x[:1])
-    names = {group: group.removesuffix("/**") for group in model.groups if not group.startswith("head")}
+    names = {str(group): str(group).removesuffix("/**") for group in model.groups if not str(group).startswith("head")}
     return {
         group: extract(model, params, x, layer=layer, progress=False).features
         for group, layer in names.items()
