@@ -30,6 +30,7 @@ from tljax.models import from_flax as from_flax
 from tljax.models import from_nnx as from_nnx
 from tljax.models import load_pretrained as load_pretrained
 from tljax.models import with_bottleneck as with_bottleneck
+from tljax.objectives import Phase as Phase
 from tljax.objectives import Term as Term
 from tljax.objectives import binary_cross_entropy as binary_cross_entropy
 from tljax.objectives import cross_entropy as cross_entropy
@@ -39,6 +40,7 @@ from tljax.objectives import mae as mae
 from tljax.objectives import mse as mse
 from tljax.objectives import objective as objective
 from tljax.objectives import reversed_gradient as reversed_gradient
+from tljax.objectives import separate as separate
 from tljax.objectives import stateless as stateless
 from tljax.objectives import warm_up as warm_up
 from tljax.plans import Plan as Plan

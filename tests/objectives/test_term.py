@@ -1,5 +1,6 @@
 """The algebra of terms: sums, factors, descriptions, and what each term owns."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from tljax.objectives import Owned, Scene, Term, cross_entropy, objective, stateless
+from tljax.objectives import Owned, Phase, Scene, Term, cross_entropy, objective, separate, stateless
 
 
 def scene(step=0, seed=0, **given):
@@ -141,8 +142,23 @@ def test_a_term_may_stand_in_two_objectives():
 
 
 def test_streams_are_joined_in_order():
-    term = constant(1, "a", "source") + constant(1, "b", "target", "source") + constant(1, "c")
-    assert term.streams == ("source", "target", "train")
+    term = constant(1, "a", "weak") + constant(1, "b", "target", "weak") + constant(1, "c")
+    assert term.streams == ("weak", "target", "train")
+
+
+def test_the_labelled_stream_is_the_source_where_there_are_domains():
+    term = cross_entropy() + constant(1, "b", "source", "target")
+    assert term.streams == ("source", "target")
+    assert (constant(1, "b", "target") + cross_entropy()).streams == ("target", "train")
+
+
+def test_joined_streams_and_layers_are_those_of_all_terms():
+    both = ("source", "target")
+    first = stateless(lambda s: (jnp.float32(0), {}), "a", *both, joint=both)
+    second = dataclasses.replace(constant(1, "b", *both), layers=("backbone",))
+    term = 0.5 * (cross_entropy() + first) + second
+    assert (term.joint, term.layers) == (both, ("backbone",))
+    assert separate(term).joint == ()
     assert (2 * term).streams == term.streams
 
 
@@ -185,3 +201,20 @@ def test_under_jit():
     total, state, _ = run(owned, jnp.int32(5))
     assert float(total) == 2 + 0.5 * 10
     assert jax.tree.leaves(state) == [2, 6]
+
+
+def test_a_term_counts_in_the_phases_that_want_it():
+    phased = dataclasses.replace(constant(2, "game"), phases=(Phase("all"), Phase("own", others=False)))
+    term = counter("count", 2) + 0.5 * phased
+    owned = term.init(jax.random.key(0), scene())
+    found = {name: term.apply(owned, scene(phase=name)) for name in ("all", "own")}
+    assert [float(f[0]) for f in found.values()] == [5.0, 1.0]
+    assert [int(f[1][0]) for f in found.values()] == [3, 2]  # a term that does not count stays as it is
+    assert [sorted(f[2]) for f in found.values()] == [["count", "game"], ["game"]]
+    assert term.learns(term.phases[1], owned.params) == (False, ())
+
+
+def test_two_terms_with_phases_do_not_add_up():
+    phased = dataclasses.replace(constant(2, "game"), phases=(Phase("all"),))
+    with pytest.raises(TypeError, match="game has the phases all, and 2 \\* game has all"):
+        phased + 2 * phased

@@ -99,7 +99,7 @@ def forward(apply: Callable[..., Output], layer: str, pooling: Pooling | None) -
             return pooled(getattr(output, layer), pooling, None, layer), _as_float(output.logits)
         with tapped(layer) as tap:
             apply(params, x, train=False)
-        leaves = jax.tree.leaves(tap.output)
+        leaves = jax.tree.leaves(tap.outputs.get(layer))
         batch = jax.tree.leaves(x)[0].shape[0]
         if len(leaves) != 1 or leaves[0].ndim < 1 or leaves[0].shape[0] != batch:
             found = ", ".join(str(list(leaf.shape)) for leaf in leaves) or "nothing"

@@ -144,7 +144,11 @@ def _apply(
         ) from error
     sown = flatten_dict(new.pop(CAPTURE, {}))
     if tap is not None:
-        tap.output = _last(sown, OUTPUT)
+        tap.outputs |= {
+            "/".join(place(PARAMS, path[:-1], layout)): values[-1]
+            for path, values in sown.items()
+            if path[-1] == OUTPUT
+        }
     output = as_output(result, _last(sown, INPUT))
     if not (train and carried):
         return output

@@ -84,15 +84,15 @@ def run(graph: Graph, params: Params, x: Any, train: bool, key: Key | None, froz
     still = {_strings(graph.places[name][:-1]) for name in frozen if graph.places[name] in norms}
     _infer(module, still)
     before, tap, head = _counts(module), taps.active(), graph.layout.head
-    tapped: Path = ()
+    wanted: dict[str, Path] = {}
 
     def watch(layer: nnx.Module, path: Path, call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
-        nonlocal tapped
         if path == head:
             setattr(layer, _INPUT, nnx.Intermediate(next(iter((*args, *kwargs.values())))))
         output = _call_to_infer(layer, call, args, kwargs) if path in still else call(*args, **kwargs)
-        if tap is not None and tap.sees(_name(place(PARAMS, path, graph.layout)), output):
-            tapped = path
+        name = _name(place(PARAMS, path, graph.layout))
+        if tap is not None and tap.sees(name, output):
+            wanted[name] = path
             setattr(layer, _OUTPUT, nnx.Intermediate(output))
         return output
 
@@ -104,7 +104,7 @@ def run(graph: Graph, params: Params, x: Any, train: bool, key: Key | None, froz
             "as in apply(params, x, train=True, key=jax.random.key(0))"
         )
     if tap is not None:
-        tap.output = _kept(watched.get(tapped), _OUTPUT)
+        tap.outputs |= {name: _kept(watched[path], _OUTPUT) for name, path in wanted.items()}
     output = as_output(result, _kept(watched.get(head or ()), _INPUT))
     if not (train and any(map(is_state, graph.places))):
         return output

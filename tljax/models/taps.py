@@ -15,20 +15,20 @@ import jax
 class Tap:
     """What is wanted of a model, and what was found while it ran."""
 
-    def __init__(self, layer: str | None):
-        self.layer = layer
-        """The name of a layer: that of the subtree of parameters that the layer has, or would have."""
+    def __init__(self, *layers: str):
+        self.layers = layers
+        """The names of layers: those of the subtrees of parameters that they have, or would have."""
         self.shapes: dict[str, Any] = {}
         """The layers that were called, and the shapes and dtypes of what they gave at last."""
-        self.output: Any = None
-        """What the layer gave when it was last called; None where it was not."""
+        self.outputs: dict[str, Any] = {}
+        """What each of the layers that were called gave at last."""
 
     def sees(self, name: str, output: Any) -> bool:
-        """Whether the layer called `name`, which gave `output`, is the wanted one."""
+        """Whether the layer called `name`, which gave `output`, is wanted."""
         # Popped first, so that the layers stand in the order in which they end.
         self.shapes.pop(name, None)
         self.shapes[name] = jax.tree.map(_spec, output)
-        return name == self.layer
+        return name in self.layers
 
 
 def _spec(leaf: Any) -> Any:
@@ -44,8 +44,8 @@ def active() -> Tap | None:
 
 
 @contextlib.contextmanager
-def tapped(layer: str | None = None) -> Iterator[Tap]:
-    """Within, models that run tell the tap which layers they call, and leave there what `layer` gives.
+def tapped(*layers: str) -> Iterator[Tap]:
+    """Within, models that run tell the tap which layers they call, and leave there what `layers` give.
 
     >>> import jax.numpy as jnp
     >>> from tljax.models.mlp import mlp
@@ -53,10 +53,10 @@ def tapped(layer: str | None = None) -> Iterator[Tap]:
     >>> params = model.init(jax.random.key(0), x)
     >>> with tapped("backbone/block_00/dense") as tap:
     ...     _ = model.apply(params, x)
-    >>> tap.output.shape, list(tap.shapes)
+    >>> tap.outputs["backbone/block_00/dense"].shape, list(tap.shapes)
     ((2, 5), ['backbone/block_00/dense', 'backbone/block_00/Dropout_0', 'backbone/block_00', 'backbone', 'head'])
     """
-    tap = Tap(layer)
+    tap = Tap(*layers)
     token = _ACTIVE.set(tap)
     try:
         yield tap

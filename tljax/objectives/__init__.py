@@ -1,43 +1,29 @@
 """What is minimised: an objective is a sum of terms."""
 
-from tljax.objectives.classification import (
-    binary_cross_entropy,
-    binary_cross_entropy_losses,
-    cross_entropy,
-    cross_entropy_losses,
-)
-from tljax.objectives.mean import weighted_mean
-from tljax.objectives.parameters import StartError, l2_sp
-from tljax.objectives.regression import absolute_errors, huber, huber_losses, mae, mse, squared_errors
-from tljax.objectives.reversal import reversed_gradient
-from tljax.objectives.schedules import ScheduleError, warm_up
-from tljax.objectives.stream import LabelError, StreamError
-from tljax.objectives.term import Metrics, Owned, Scene, Schedule, Term, objective, stateless
-
-__all__ = [
-    "LabelError",
-    "Metrics",
-    "Owned",
-    "Scene",
-    "Schedule",
-    "ScheduleError",
-    "StartError",
-    "StreamError",
-    "Term",
-    "absolute_errors",
-    "binary_cross_entropy",
-    "binary_cross_entropy_losses",
-    "cross_entropy",
-    "cross_entropy_losses",
-    "huber",
-    "huber_losses",
-    "l2_sp",
-    "mae",
-    "mse",
-    "objective",
-    "reversed_gradient",
-    "squared_errors",
-    "stateless",
-    "warm_up",
-    "weighted_mean",
-]
+from tljax.objectives.classification import binary_cross_entropy as binary_cross_entropy
+from tljax.objectives.classification import binary_cross_entropy_losses as binary_cross_entropy_losses
+from tljax.objectives.classification import cross_entropy as cross_entropy
+from tljax.objectives.classification import cross_entropy_losses as cross_entropy_losses
+from tljax.objectives.mean import weighted_mean as weighted_mean
+from tljax.objectives.parameters import StartError as StartError
+from tljax.objectives.parameters import l2_sp as l2_sp
+from tljax.objectives.phase import Phase as Phase
+from tljax.objectives.regression import absolute_errors as absolute_errors
+from tljax.objectives.regression import huber as huber
+from tljax.objectives.regression import huber_losses as huber_losses
+from tljax.objectives.regression import mae as mae
+from tljax.objectives.regression import mse as mse
+from tljax.objectives.regression import squared_errors as squared_errors
+from tljax.objectives.reversal import reversed_gradient as reversed_gradient
+from tljax.objectives.schedules import ScheduleError as ScheduleError
+from tljax.objectives.schedules import warm_up as warm_up
+from tljax.objectives.stream import LabelError as LabelError
+from tljax.objectives.stream import StreamError as StreamError
+from tljax.objectives.term import Metrics as Metrics
+from tljax.objectives.term import Owned as Owned
+from tljax.objectives.term import Scene as Scene
+from tljax.objectives.term import Schedule as Schedule
+from tljax.objectives.term import Term as Term
+from tljax.objectives.term import objective as objective
+from tljax.objectives.term import separate as separate
+from tljax.objectives.term import stateless as stateless

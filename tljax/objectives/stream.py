@@ -1,7 +1,7 @@
 """What a term reads from a scene: one stream's outputs and its labels."""
 
-from tljax.objectives.term import Scene
-from tljax.types import Array, Batch, TljaxError
+from tljax.objectives.term import MAIN, SOURCE, Scene
+from tljax.types import Array, Batch, Output, TljaxError
 
 
 class StreamError(TljaxError):
@@ -12,18 +12,32 @@ class LabelError(TljaxError):
     """Labels whose shape or type does not fit the logits or the loss."""
 
 
+def output_of(scene: Scene, stream: str, term: str) -> Output:
+    """The model's outputs for `stream`; `term` is named in the error.
+
+    The main stream, "train", is called "source" where there are several domains.
+    """
+    return scene.outputs[_known(scene, stream, term)]
+
+
 def labelled(scene: Scene, stream: str, term: str) -> tuple[Array, Batch]:
     """The logits `[B, C]` and the labelled batch of `stream`; `term` is named in the error."""
-    if stream not in scene.outputs or stream not in scene.batches:
-        known = ", ".join(repr(name) for name in scene.outputs) or "none"
-        raise StreamError(
-            f"{term} reads the stream {stream!r}; this step has: {known}. "
-            f"Feed a stream of that name, or give the term stream=... with one of these names."
-        )
-    batch = scene.batches[stream]
+    name = _known(scene, stream, term)
+    batch = scene.batches[name]
     if batch.y is None:
-        raise StreamError(f"{term} needs labels, but the stream {stream!r} has none: found Batch(y=None)")
-    return scene.outputs[stream].logits, batch
+        raise StreamError(f"{term} needs labels, but the stream {name!r} has none: found Batch(y=None)")
+    return scene.outputs[name].logits, batch
+
+
+def _known(scene: Scene, stream: str, term: str) -> str:
+    for name in (stream, SOURCE) if stream == MAIN else (stream,):
+        if name in scene.outputs and name in scene.batches:
+            return name
+    known = ", ".join(repr(name) for name in scene.outputs) or "none"
+    raise StreamError(
+        f"{term} reads the stream {stream!r}; this step has: {known}. "
+        f"Feed a stream of that name, or give the term stream=... with one of these names."
+    )
 
 
 def prefix(stream: str) -> str:

@@ -14,10 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tljax.objectives.phase import Phase
 from tljax.types import Array, Batch, Key, Output, Params
 
 Metrics = dict[str, Array]
 Schedule = Callable[[Array], Array]
+
+MAIN, SOURCE = "train", "source"
+"""The stream that a term reads where nobody says otherwise, and its name where there are several domains."""
 
 
 class Scene(NamedTuple):
@@ -35,6 +39,12 @@ class Scene(NamedTuple):
     """The number of updates made so far, an int32 scalar."""
     key: Key
     """Randomness of this step and this term alone."""
+    evaluate: Any = None
+    """`evaluate(params, x)`: the model as it predicts, without dropout and with running statistics: for teachers."""
+    layers: Mapping[str, Mapping[str, Any]] = {}
+    """What the layers that terms ask for gave in this step, by stream and by the name of the layer."""
+    phase: str | None = None
+    """The phase of the step that this is; None where the objective has none."""
 
 
 class Owned(NamedTuple):
@@ -64,6 +74,15 @@ class Term:
     """The call that made the term, as in the source: `"cross_entropy(label_smoothing=0.1)"`."""
     streams: tuple[str, ...] = ("train",)
     """The streams it reads."""
+    joint: tuple[str, ...] = ()
+    """Streams that go through the model as one batch, so that batch normalisation sees them all; others go one by
+    one."""
+    layers: tuple[str, ...] = ()
+    """The layers whose outputs it reads in `scene.layers`, as `tl.features.layers` names them."""
+    phases: tuple[Phase, ...] = ()
+    """The parts of a step; empty: a step is one update."""
+    parts: tuple["Term", ...] = ()
+    """The terms of a sum."""
 
     def __add__(self, other: "Term | int") -> "Term":
         return self if isinstance(other, int) and other == 0 else _sum(self, _as_term(other))
@@ -79,9 +98,23 @@ class Term:
     def __str__(self) -> str:
         return self.description
 
+    def learns(self, phase: Phase, owned: Any) -> Any:
+        """Which of the parameters that the objective owns learn in `phase`: a tree of bools like `owned`.
 
-def stateless(value: Callable[[Scene], tuple[Array, Metrics]], description: str, *streams: str) -> Term:
+        >>> Term(lambda owned, scene: (0.0, (), {})).learns(Phase("heads", others=False), {"w": 1.0})
+        {'w': False}
+        """
+        if self.parts:
+            return tuple(part.learns(phase, own) for part, own in zip(self.parts, owned, strict=True))
+        return jax.tree.map(lambda _: phase.owned if self.phases else phase.others, owned)
+
+
+def stateless(
+    value: Callable[[Scene], tuple[Array, Metrics]], description: str, *streams: str, joint: tuple[str, ...] = ()
+) -> Term:
     """A term that owns nothing: `value(scene) -> (scalar, metrics)`, what to print, and the streams it reads.
+
+    `joint`: streams that go through the model as one batch.
 
     >>> def confident(scene):
     ...     p = jax.nn.softmax(scene.outputs["train"].logits)
@@ -96,7 +129,16 @@ def stateless(value: Callable[[Scene], tuple[Array, Metrics]], description: str,
         loss, metrics = value(scene)
         return loss, (), metrics
 
-    return Term(apply, description=description, streams=streams or ("train",))
+    return Term(apply, description=description, streams=streams or ("train",), joint=joint)
+
+
+def separate(objective: Term) -> Term:
+    """`objective` with a forward pass for each of its streams, so that batch normalisation sees one at a time.
+
+    >>> print(separate(stateless(lambda scene: (0.0, {}), "dann()", joint=("source", "target"))).joint)
+    ()
+    """
+    return dataclasses.replace(objective, joint=())
 
 
 def objective(*terms: Term) -> Term:
@@ -121,23 +163,50 @@ def _as_term(other: object) -> Term:
 
 
 def _sum(left: Term, right: Term) -> Term:
+    terms = (left, right)
+    phases = _phases(left, right)
+
     def init(key: Key, scene: Scene) -> Owned:
-        first, second = (t.init(k, scene) for t, k in zip((left, right), jax.random.split(key)))
+        first, second = (t.init(k, scene) for t, k in zip(terms, jax.random.split(key)))
         return Owned((first.params, second.params), (first.state, second.state))
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         keys = jax.random.split(scene.key)
         values, states = [], []
         metrics: Metrics = {}
-        for i, term in enumerate((left, right)):
+        for i, term in enumerate(terms):
+            if not _counts(term, phases, scene.phase):
+                states.append(owned.state[i])
+                continue
             value, state, found = term.apply(Owned(owned.params[i], owned.state[i]), scene._replace(key=keys[i]))
             values.append(value)
             states.append(state)
             metrics = _both(metrics, found)
-        return values[0] + values[1], tuple(states), metrics
+        return sum(values[1:], start=values[0]), tuple(states), metrics
 
-    streams = tuple(dict.fromkeys(left.streams + right.streams))
-    return Term(apply, init, f"{left} + {right}", streams)
+    return Term(
+        apply, init, f"{left} + {right}", _read(left.streams + right.streams),
+        tuple(dict.fromkeys(left.joint + right.joint)), tuple(dict.fromkeys(left.layers + right.layers)), phases, terms,
+    )  # fmt: skip
+
+
+def _phases(left: Term, right: Term) -> tuple[Phase, ...]:
+    if left.phases and right.phases:
+        raise TypeError(
+            f"a step can be divided in one way only: {left} has the phases "
+            f"{', '.join(p.name for p in left.phases)}, and {right} has {', '.join(p.name for p in right.phases)}"
+        )
+    return left.phases or right.phases
+
+
+def _counts(term: Term, phases: tuple[Phase, ...], now: str | None) -> bool:
+    """Whether `term` has a part in the phase called `now`."""
+    return bool(term.phases) or all(phase.others for phase in phases if phase.name == now)
+
+
+def _read(streams: tuple[str, ...]) -> tuple[str, ...]:
+    """Each once. Where there are domains, the labelled main stream "train" is the one called "source"."""
+    return tuple(dict.fromkeys(name for name in streams if name != MAIN or SOURCE not in streams))
 
 
 def _both(metrics: Metrics, found: Metrics) -> Metrics:

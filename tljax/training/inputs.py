@@ -9,6 +9,7 @@ import numpy as np
 
 from tljax.data import ExampleStream
 from tljax.objectives import Term
+from tljax.objectives.term import MAIN, SOURCE
 from tljax.training.program import Fed, Stream
 from tljax.types import Batch, TljaxError
 
@@ -20,10 +21,11 @@ class FitError(TljaxError):
     """Arguments of `fit` that do not go together."""
 
 
-def streams_of(train: Any, objective: Term) -> dict[str, Any]:
+def streams_of(train: Any, objective: Term, views: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The training examples of every stream that `objective` reads, a `Stream` of each; raises `FitError`.
 
-    Of data that are read when needed it is an `ExampleStream`, as given.
+    Of data that are read when needed it is an `ExampleStream`, as given. In the place of views stand the streams that
+    they show.
 
     >>> from tljax.objectives import cross_entropy
     >>> streams = streams_of((np.zeros((4, 2)), np.array([0, 1, 1, 0])), cross_entropy())
@@ -34,14 +36,23 @@ def streams_of(train: Any, objective: Term) -> dict[str, Any]:
         raise FitError("fit needs training data: train=(x, y)")
     if not objective.streams:
         raise FitError(f"the objective {objective} reads no data; add a term that does, such as cross_entropy()")
-    named = train if isinstance(train, Mapping) else {objective.streams[0]: train}
-    missing = [name for name in objective.streams if name not in named]
+    views = dict(views or {})
+    named = dict(train) if isinstance(train, Mapping) else {objective.streams[0]: train}
+    if MAIN in objective.streams and MAIN not in named and SOURCE in named:
+        named[MAIN] = named[SOURCE]  # two names of the labelled stream
+    for view in views:
+        if view in named or view not in objective.streams:
+            why = "train has a stream of that name" if view in named else f"the objective {objective} does not read it"
+            raise FitError(f"views: there can be no view {view!r}, for {why}")
+    read = dict.fromkeys(views.get(name, name) for name in objective.streams)
+    missing = [name for name in read if name not in named]
     if missing:
+        shown = "".join(f", where {view!r} is a view of {stream!r}" for view, stream in views.items())
         raise FitError(
-            f"the objective {objective} reads the streams {', '.join(map(repr, objective.streams))}; train has "
+            f"the objective {objective} reads the streams {', '.join(map(repr, objective.streams))}{shown}; train has "
             f"{', '.join(map(repr, named))}: give a dict with a pair (x, y) for each"
         )
-    return {name: _stream(name, named[name]) for name in objective.streams}
+    return {name: _stream(name, named[name]) for name in read}
 
 
 def looked_at(stream: Stream | ExampleStream) -> tuple[Any, Any]:

@@ -201,11 +201,14 @@ class Loop:
         failed = int(np.max(run.failed))
         if failed < 0 or self.stacked:
             return  # in a stack, one run's failure is an outcome: its evaluations never become the best
-        metrics = [name for name, total in run.sums.items() if not np.isfinite(total)]
+        metrics = [name for name, broken in run.broken.items() if broken]
         learnt = {**run.state.trainable, "stats": run.state.stats}
         leaves = [name for name, leaf in named_leaves(learnt).items() if not jnp.all(jnp.isfinite(leaf))]
-        if "loss" in metrics:
-            what = f"the loss became NaN or infinite at step {failed} (so did: {_listed(metrics)})"
+        losses = [name for name in metrics if name.partition("_")[0] == "loss"]
+        if losses:
+            terms = [name for name in metrics if name not in losses and not name.startswith("grad_norm")]
+            which = f": of its terms {_listed(terms)}" if terms else ""
+            what = f"the {losses[0].replace('_', ' of the phase ')} became NaN or infinite at step {failed}{which}"
         else:
             what = f"parameters became NaN or infinite by step {failed}: {_listed(leaves + metrics)}"
         kept = ""

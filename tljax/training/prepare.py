@@ -59,8 +59,10 @@ class Options:
     """Microbatches that each batch is cut into, to save memory."""
     ema: float | None = None
     """Decay of an average of the parameters, which is then what is evaluated and returned."""
-    augment: Callable[..., Batch] | None = None
-    """`augment(key, batch) -> batch`, compiled into the step."""
+    augment: Callable[..., Batch] | Mapping[str, Callable[..., Batch]] | None = None
+    """`augment(key, batch) -> batch`, compiled into the step; a dict gives streams and views their own."""
+    views: Mapping[str, str] | None = None
+    """Streams that show the examples of another, at the same time, by its name: ``{"weak": "unlabelled"}``."""
     run_dir: str | pathlib.Path | None = None
     """Where checkpoints and the log go. If a run of the same configuration stands there, it is continued."""
     config: Mapping[str, Any] | None = None
@@ -136,7 +138,7 @@ def prepare(
     one = one_of(params, 0, shared) if shared is not None else params
     resolved = plan.resolve(one)
     _check_shared(resolved, shared or frozenset())
-    data, held_out = streams_of(train, objective), padded(valid)
+    data, held_out = streams_of(train, objective, options.views), padded(valid)
     fed = {name: stream for name, stream in data.items() if isinstance(stream, ExampleStream)}
     exam = valid if isinstance(valid, ExampleStream) else None
     if stacked and (fed or exam is not None):
@@ -153,7 +155,7 @@ def prepare(
         "monitor": choices.monitor, "patience": options.patience, "clip_norm": options.clip_norm,
         "accumulate": options.accumulate, "ema": options.ema, "jax": jax.__version__,
         "config": dict(options.config or {}),
-    }  # fmt: skip
+    } | ({"views": dict(options.views)} if options.views else {})  # fmt: skip
     return Prepared(program, streams, fed, held_out, exam, options, rhythm, resolved, choices, description)
 
 
@@ -183,7 +185,7 @@ def _choices(
     model: Model, params: Params, streams: Mapping[str, Any], valid: Batch | None, task: str | None,
     options: Options, stacked: bool,
 ) -> Choices:  # fmt: skip
-    first = next(iter(streams.values()))
+    first = next((s for s in streams.values() if looked_at(s)[1] is not None), next(iter(streams.values())))
     monitor = choose_monitor(
         model, params, looked_at(first), valid,
         task=task, metric=options.metric, name=options.monitor, minimize=options.minimize,
@@ -191,7 +193,8 @@ def _choices(
     if monitor is None and options.patience is not None:
         raise FitError(f"patience={options.patience} needs validation data: valid=(x, y)")
     sizes = tuple(sorted(_batch_sizes(options, streams).items()))
-    choices = Choices(sizes, stacked, patience=options.patience, augment=options.augment)
+    views = tuple(sorted((options.views or {}).items()))
+    choices = Choices(sizes, stacked, patience=options.patience, augment=_augment(options, streams), views=views)
     if monitor is None:
         return choices
     return choices._replace(metric=monitor.metric, monitor=monitor.name, sign=monitor.sign)
@@ -212,6 +215,18 @@ def _batch_sizes(options: Options, streams: Mapping[str, Any]) -> dict[str, int]
                 f"accumulate={options.accumulate}; found {size!r}"
             )
     return {name: int(size) for name, size in sizes.items()}
+
+
+def _augment(options: Options, streams: Mapping[str, Any]) -> Any:
+    """The augmentation of all streams, or one for each as pairs, which can be compared."""
+    given = options.augment
+    if not isinstance(given, Mapping):
+        return given
+    known = [*streams, *(options.views or {})]
+    for name in given:
+        if name not in known:
+            raise FitError(f"augment: there is no stream {name!r}; there are {', '.join(map(repr, known))}")
+    return tuple(sorted(given.items()))
 
 
 def _rhythm(options: Options) -> Rhythm:

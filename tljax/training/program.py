@@ -68,7 +68,10 @@ class Choices(NamedTuple):
     monitor: str = "accuracy"
     sign: int = 1
     patience: int | None = None
-    augment: Callable[..., Batch] | None = None
+    augment: Callable[..., Batch] | tuple[tuple[str, Callable[..., Batch]], ...] | None = None
+    """For all streams, or pairs of a stream's or a view's name and its own."""
+    views: tuple[tuple[str, str], ...] = ()
+    """Pairs of a view and the stream whose examples it shows."""
     shared: frozenset[str] = frozenset()
     """Frozen leaves that all runs of a stack have in common, without an axis for the runs."""
 
@@ -86,8 +89,11 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
     def single(run: Run, streams: Mapping[str, Stream]) -> Run:
         state, metrics = step.update(run.state, _draw(streams, choices, run.state.seed, run.state.step))
         sums = jax.tree.map(jnp.add, run.sums, metrics)
-        run = run._replace(state=state, sums=sums, summed=run.summed + 1)
-        return _note_failure(run, ~jnp.isfinite(metrics["loss"]))
+        first = run.failed < 0
+        broken = {name: jnp.where(first, ~jnp.isfinite(m), run.broken[name]) for name, m in metrics.items()}
+        run = run._replace(state=state, sums=sums, summed=run.summed + 1, broken=broken)
+        losses = [found for name, found in broken.items() if name.partition("_")[0] == "loss"]
+        return _note_failure(run, jnp.any(jnp.stack(losses)))
 
     def finish(run: Run) -> Run:
         return _note_failure(run, ~_all_finite((run.state.trainable, run.state.stats)))
@@ -163,19 +169,26 @@ def _unstreamed(*arguments: Any) -> Any:
 
 
 def _draw(streams: Mapping[str, Stream | Fed], choices: Choices, seed: Array, step: Array) -> dict[str, Batch]:
-    """The batch of every stream at `step`: the order of the data is a function of `(seed, step)`."""
-    batches = {}
-    for i, (name, stream) in enumerate(sorted(streams.items())):
-        own = fold_seed(seed, i)  # unrelated to the run's seed, from which the step draws
+    """The batch of every stream and view at `step`: the order of the data is a function of `(seed, step)`."""
+    # Seeds that are unrelated to the run's, from which the step draws.
+    own = {name: fold_seed(seed, i) for i, name in enumerate([*sorted(streams), *dict(choices.views)])}
+    drawn = {}
+    for name, stream in sorted(streams.items()):
         x, y = (stream.x, stream.y)
         if isinstance(stream, Stream):
-            rows = stream.subset[batch_indices(own, step, dict(choices.batch_sizes)[name], stream.size)]
+            rows = stream.subset[batch_indices(own[name], step, dict(choices.batch_sizes)[name], stream.size)]
             x, y = jax.tree.map(lambda a, rows=rows: a[rows], (x, y))
-        batch = Batch(x, y)
-        if choices.augment is not None:
-            batch = choices.augment(jax.random.fold_in(jax.random.key(own), step), batch)
-        batches[name] = batch
-    return batches
+        drawn[name] = Batch(x, y)
+    drawn |= {view: drawn[name] for view, name in choices.views}
+    return {
+        name: augment(jax.random.fold_in(jax.random.key(own[name]), step), batch) if augment else batch
+        for name, batch in drawn.items()
+        for augment in [_augment(choices, name)]
+    }
+
+
+def _augment(choices: Choices, name: str) -> Callable[..., Batch] | None:
+    return dict(choices.augment).get(name) if isinstance(choices.augment, tuple) else choices.augment
 
 
 def _note_failure(run: Run, failed: Array) -> Run:

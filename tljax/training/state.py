@@ -80,6 +80,8 @@ class Run(NamedTuple):
     """How many steps that were, int32 `[]`."""
     failed: Array
     """The first step whose loss was not finite, or after which parameters were found not to be; -1 if none. `[]`."""
+    broken: dict[str, Array]
+    """Which metrics were not finite in that step, or are not in the last one; bool `[]`."""
 
     @property
     def best_params(self) -> Params:
@@ -104,7 +106,8 @@ def start_run(state: State, metrics: dict[str, Any], *, sign: int, evaluated: bo
         stopped=jnp.bool_(False),
     )
     sums = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
-    return Run(state, best, sums, summed=jnp.int32(0), failed=jnp.int32(-1))
+    broken = {name: jnp.bool_(False) for name in metrics}
+    return Run(state, best, sums, summed=jnp.int32(0), failed=jnp.int32(-1), broken=broken)
 
 
 def judge(run: Run, value: Array, sign: int, patience: int | None) -> Run:

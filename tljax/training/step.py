@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from tljax.models.taps import tapped
 from tljax.objectives import Owned, Scene, Term
 from tljax.plans import Resolved
 from tljax.plans.unfreezing import held, open_norm
 from tljax.training.state import State
+from tljax.training.streams import forward_streams
 from tljax.training.transform import lenient, openings, transform_of
+from tljax.training.turns import Parts, Turn, parted, turns
 from tljax.tree import merge
-from tljax.types import Array, Batch, Key, Model, Params, TljaxError
+from tljax.types import Array, Batch, Key, Model, Output, Params, TljaxError
 
 Batches = Mapping[str, Batch]
 Metrics = dict[str, Array]
@@ -77,37 +80,64 @@ def make_step(
     _check(clip_norm, accumulate, ema)
     transform = transform_of(plan, optimizer, clip_norm)
     loss = _loss(model, objective, plan)
-    gradient = jax.value_and_grad(loss, has_aux=True)
 
     def init(params: Params, batches: Batches, *, seed: Any, rate: Any = 1.0) -> State:
         learnt, stats, frozen = plan.partition(params)
-        owned = objective.init(_key(seed, 0xFFFFFFFF), _abstract_scene(model, plan, params, batches))
+        owned = objective.init(_key(seed, 0xFFFFFFFF), _abstract_scene(model, objective, plan, params, batches))
         trainable = {"model": learnt, "terms": owned.params}
+        parts = parted(objective, trainable)
         with lenient():
-            opt = transform.init(trainable)
+            opt = tuple(transform.init(parts.take(trainable, i)) for i in range(len(parts.kinds)))
         return State(
             step=jnp.int32(0), seed=jnp.asarray(seed, jnp.uint32), rate=jnp.asarray(rate, jnp.float32),
-            trainable=trainable, frozen=frozen, stats=stats, opt=opt, terms=owned.state,
-            average=None if ema is None else jax.tree.map(_wide_copy, (learnt, stats)),
+            trainable=trainable, frozen=frozen, stats=stats, opt=opt if objective.phases else opt[0],
+            terms=owned.state, average=None if ema is None else jax.tree.map(_wide_copy, (learnt, stats)),
         )  # fmt: skip
 
     def update(state: State, batches: Batches) -> tuple[State, Metrics]:
-        grads, stats, terms, metrics = _gradients(gradient, state, batches, accumulate)
-        extra = {"value": metrics["loss"], "grad": grads, "value_fn": _value_fn(loss, state, batches)}
-        with lenient():
-            opens = openings(plan, state.trainable)
-            metrics["grad_norm"] = open_norm(opens, state.step, grads)
-            updates, opt = transform.update(grads, state.opt, state.trainable, step=state.step, **extra)
-            updates = jax.tree.map(lambda u: u * state.rate.astype(u.dtype), updates)
-            trainable = optax.apply_updates(state.trainable, updates)
-            trainable = held(opens, state.step, trainable, state.trainable)
-        average = state.average if ema is None else _moved(state.average, (trainable["model"], stats), state.step, ema)
-        new = state._replace(
-            step=state.step + 1, trainable=trainable, stats=stats, opt=opt, terms=terms, average=average
-        )
-        return new, metrics
+        parts, metrics = parted(objective, state.trainable), Metrics()
+        now = state if objective.phases else state._replace(opt=(state.opt,))
+        for turn in turns(objective, parts):
+            now, found = _updated(loss, transform, plan, parts, turn, now, batches, accumulate)
+            metrics = found | metrics
+        model, stats = now.trainable["model"], now.stats
+        average = state.average if ema is None else _moved(state.average, (model, stats), state.step, ema)
+        opt = now.opt if objective.phases else now.opt[0]
+        return now._replace(step=state.step + 1, opt=opt, average=average), metrics
 
     return Step(init, update)
+
+
+def _updated(
+    loss: Callable[..., Any], transform: optax.GradientTransformationExtraArgs, plan: Resolved, parts: Parts,
+    turn: Turn, state: State, batches: Batches, accumulate: int,
+) -> tuple[State, Metrics]:  # fmt: skip
+    """The state after one turn of the step, and its metrics."""
+    phase, key = turn.phase, _key(state.seed, state.step)
+    name = None if phase is None else phase.name
+    key = key if phase is None else jax.random.fold_in(key, turn.number)
+    moving, still = parts.divide(state.trainable, turn.parts)
+
+    def value(moving: Any, state: State, batches: Batches, key: Key) -> Any:
+        return loss(merge(moving, still), state, batches, key, name)
+
+    gradient = jax.value_and_grad(value, has_aux=True)
+    grads, stats, terms, metrics = _gradients(gradient, moving, state, batches, key, accumulate)
+    trainable, opt = state.trainable, list(state.opt)
+    with lenient():
+        metrics["grad_norm"] = open_norm(openings(plan, moving), state.step, grads)
+        for part in turn.parts:
+            old, own = parts.take(trainable, part), parts.take(grads, part)
+            rest = parts.divide(trainable, (part,))[1]
+            line = lambda tree, rest=rest: loss(merge(tree, rest), state, batches, key, name)[0]  # noqa: E731
+            extra = {"value": metrics["loss"], "grad": own, "value_fn": line}
+            updates, opt[part] = transform.update(own, opt[part], old, step=state.step, **extra)
+            updates = jax.tree.map(lambda u: u * state.rate.astype(u.dtype), updates)
+            new = held(openings(plan, old), state.step, optax.apply_updates(old, updates), old)
+            trainable = merge(rest, new)
+    if turn.number:
+        metrics = {f"{each}_{name}" if each in ("loss", "grad_norm") else each: v for each, v in metrics.items()}
+    return state._replace(trainable=trainable, stats=stats, terms=terms, opt=tuple(opt)), metrics
 
 
 def _check(clip_norm: Any, accumulate: Any, ema: Any) -> None:
@@ -120,55 +150,56 @@ def _check(clip_norm: Any, accumulate: Any, ema: Any) -> None:
 
 
 def _loss(model: Model, objective: Term, plan: Resolved) -> Callable[..., Any]:
-    """`loss(trainable, state, batches, key) -> (value, (stats, terms, metrics))`."""
+    """`loss(trainable, state, batches, key, phase) -> (value, (stats, terms, metrics))`."""
     held = plan.frozen_statistics
 
-    def loss(trainable: dict[str, Any], state: State, batches: Batches, key: Key) -> Any:
+    def loss(trainable: dict[str, Any], state: State, batches: Batches, key: Key, phase: str | None = None) -> Any:
         stream_key, forward_key, term_key = jax.random.split(key, 3)
-        outputs, stats = {}, state.stats
-        for i, name in enumerate(objective.streams):
+
+        def run(stats: Params, x: Any, number: int) -> tuple[Output, dict[str, Any], Params]:
             params = merge(trainable["model"], state.frozen, stats)
-            own_key = jax.random.fold_in(stream_key, i)
-            outputs[name] = model.apply(params, batches[name].x, train=True, key=own_key, frozen=held)
-            stats = _updated(plan, stats, outputs[name].stats)
+            with tapped(*objective.layers) as tap:
+                own_key = jax.random.fold_in(stream_key, number)
+                output = model.apply(params, x, train=True, key=own_key, frozen=held)
+            return output, tap.outputs, _with_statistics(plan, stats, output.stats)
+
+        outputs, layers, stats = forward_streams(objective, batches, state.stats, run)
 
         def forward(params: Params, x: Any) -> Any:
             return model.apply(params, x, train=True, key=forward_key, frozen=held)
 
         params = merge(trainable["model"], state.frozen, stats)
-        scene = Scene(outputs, batches, params, forward, state.step, term_key)
+        scene = Scene(
+            outputs, batches, params, forward, state.step, term_key, evaluate=model.apply, layers=layers, phase=phase
+        )
         value, terms, metrics = objective.apply(Owned(trainable["terms"], state.terms), scene)
         return value, (stats, terms, {"loss": value} | metrics)
 
     return loss
 
 
-def _value_fn(loss: Callable[..., Any], state: State, batches: Batches) -> Callable[[Any], Array]:
-    """The loss of other trainable parameters on the same batch, for optimisers with a line search."""
-    return lambda trainable: loss(trainable, state, batches, _key(state.seed, state.step))[0]
-
-
-def _updated(plan: Resolved, stats: Params, new: Params) -> Params:
+def _with_statistics(plan: Resolved, stats: Params, new: Params) -> Params:
     """`new` where the plan updates statistics; `stats` where the model returned none."""
     return stats if new is None else plan.partition(new)[1]
 
 
-def _gradients(gradient: Callable[..., Any], state: State, batches: Batches, accumulate: int) -> Any:
+def _gradients(
+    gradient: Callable[..., Any], moving: Any, state: State, batches: Batches, key: Key, accumulate: int
+) -> Any:
     """The mean gradient over the microbatches, the last statistics and term states, and the mean metrics."""
-    key = _key(state.seed, state.step)
     if accumulate == 1:
-        (_, (stats, terms, metrics)), grads = gradient(state.trainable, state, batches, key)
+        (_, (stats, terms, metrics)), grads = gradient(moving, state, batches, key)
         return grads, stats, terms, dict(metrics)
 
     def one(carry: Any, item: Any) -> Any:
         stats, terms, total = carry
         micro, i = item
         now = state._replace(stats=stats, terms=terms)
-        (_, (stats, terms, metrics)), grads = gradient(state.trainable, now, micro, jax.random.fold_in(key, i))
+        (_, (stats, terms, metrics)), grads = gradient(moving, now, micro, jax.random.fold_in(key, i))
         return (stats, terms, jax.tree.map(jnp.add, total, grads)), metrics
 
     micros = jax.tree.map(lambda a: _cut(a, accumulate), dict(batches))
-    start = (state.stats, state.terms, jax.tree.map(jnp.zeros_like, state.trainable))
+    start = (state.stats, state.terms, jax.tree.map(jnp.zeros_like, moving))
     (stats, terms, total), metrics = jax.lax.scan(one, start, (micros, jnp.arange(accumulate)))
     grads = jax.tree.map(lambda g: g / jnp.asarray(accumulate, g.dtype), total)
     return grads, stats, terms, jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
@@ -201,11 +232,17 @@ def _key(seed: Any, step: Any) -> Key:
     return jax.random.fold_in(jax.random.key(jnp.asarray(seed, jnp.uint32)), step)
 
 
-def _abstract_scene(model: Model, plan: Resolved, params: Params, batches: Batches) -> Scene:
+def _abstract_scene(model: Model, objective: Term, plan: Resolved, params: Params, batches: Batches) -> Scene:
+    """The scene of a term's `init`: shapes in the place of batches and outputs."""
     key = jax.random.key(0)
 
-    def forward(params: Params, x: Any) -> Any:
+    def forward(params: Params, x: Any) -> Output:
         return model.apply(params, x, train=True, key=key, frozen=plan.frozen_statistics)
 
-    outputs = {name: jax.eval_shape(forward, params, batch.x) for name, batch in batches.items()}
-    return Scene(outputs, batches, params, forward, jnp.int32(0), key)
+    def run(stats: Params, x: Any, number: int) -> tuple[Output, dict[str, Any], Params]:
+        with tapped(*objective.layers) as tap:
+            output = forward(params, x)
+        return output, tap.outputs, stats
+
+    outputs, layers = jax.eval_shape(lambda given: forward_streams(objective, given, None, run)[:2], batches)
+    return Scene(outputs, batches, params, forward, jnp.int32(0), key, evaluate=model.apply, layers=layers)

@@ -1,0 +1,67 @@
+"""The forward passes of a step: one for each stream, but that streams which a term joins go through as one batch."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tljax.objectives import Term
+from tljax.types import Batch, Output, Params
+
+Run = Callable[[Params, Any, int], tuple[Output, dict[str, Any], Params]]
+"""`run(stats, x, number) -> (output, layers, stats)`; the number tells the passes of a step apart."""
+
+
+def forward_streams(
+    objective: Term, batches: Mapping[str, Batch], stats: Params, run: Run
+) -> tuple[dict[str, Output], dict[str, dict[str, Any]], Params]:
+    """The outputs and the tapped layers of every stream, and the statistics after all passes.
+
+    >>> from tljax.objectives import stateless
+    >>> term = stateless(lambda scene: (0.0, {}), "t", "a", "b", joint=("a", "b"))
+    >>> run = lambda stats, x, number: (Output(x - x.mean(), x), {}, stats)
+    >>> batches = {"a": Batch(jnp.array([1.0])), "b": Batch(jnp.array([3.0, 5.0]))}
+    >>> {name: out.logits.tolist() for name, out in forward_streams(term, batches, None, run)[0].items()}
+    {'a': [-2.0], 'b': [0.0, 2.0]}
+    """
+    outputs: dict[str, Output] = {}
+    layers: dict[str, dict[str, Any]] = {}
+    for number, names in enumerate(passes(objective)):
+        x, sizes = _joined([batches[name].x for name in names])
+        output, tapped, stats = run(stats, x, number)
+        for name, piece, tap in zip(names, _pieces(output._replace(stats=None), sizes), _pieces(tapped, sizes)):
+            outputs[name], layers[name] = piece, tap
+    return {name: outputs[name] for name in objective.streams}, layers, stats
+
+
+def passes(objective: Term) -> list[tuple[str, ...]]:
+    """The streams of each forward pass.
+
+    >>> from tljax.objectives import cross_entropy, stateless
+    >>> dann = stateless(lambda scene: (0.0, {}), "dann()", "source", "target", joint=("source", "target"))
+    >>> passes(cross_entropy(stream="weak") + dann)
+    [('weak',), ('source', 'target')]
+    """
+    together = tuple(name for name in objective.streams if name in objective.joint)
+    done: list[tuple[str, ...]] = []
+    for name in objective.streams:
+        group = together if name in together else (name,)
+        if group not in done:
+            done.append(group)
+    return done
+
+
+def _joined(parts: list[Any]) -> tuple[Any, list[int]]:
+    sizes = [jax.tree.leaves(part)[0].shape[0] for part in parts]
+    if len(parts) == 1:
+        return parts[0], sizes
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), sizes
+
+
+def _pieces(tree: Any, sizes: list[int]) -> list[Any]:
+    """`tree` cut along the first axis of every leaf."""
+    if len(sizes) == 1:
+        return [tree]
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return [jax.tree.map(lambda a, i=i: a[ends[i] - sizes[i] : ends[i]], tree) for i in range(len(sizes))]
