@@ -19,8 +19,8 @@ _HOME = {
         "surgical", "unfreeze",
     ),
     "objectives": (
-        "Term", "binary_cross_entropy", "cross_entropy", "huber", "l2_sp", "mae", "mse", "objective",
-        "reversed_gradient", "stateless", "warm_up",
+        "Phase", "Term", "binary_cross_entropy", "cross_entropy", "huber", "l2_sp", "mae", "mse", "objective",
+        "reversed_gradient", "separate", "stateless", "warm_up",
     ),
     "data": ("Dataset",),
     "features": ("extract",),
