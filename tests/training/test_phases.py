@@ -253,3 +253,30 @@ def test_phases_in_a_stack_of_runs():
     alone = fit(TANH, jax.tree.map(lambda a: a[1], starts), cross_entropy() + game(PHASES), seed=4, **common)
     same(jax.tree.map(lambda a: a[1], many.params), alone.params)
     assert jax.tree.leaves(alone.params)[0].shape[-1] in (WIDTH, CLASSES)
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_run_with_phases_continues_where_it_was_stopped(tmp_path):
+    """Parameters, statistics and state that terms own are part of the run."""
+
+    def go(folder, *on_log):
+        return fit(
+            TANH, TANH.init(jax.random.key(0), X), objective, train={"source": (X, Y), "target": (TARGET, None)},
+            optimizer=optax.adam(0.1), steps=6, batch_size=4, log_every=1, save_every=2, run_dir=folder, on_log=on_log,
+            progress=False,
+        )  # fmt: skip
+
+    def stop(row):
+        if row["step"] == 5:
+            raise Stopped
+
+    objective = cross_entropy() + game(PHASES)
+    with pytest.raises(Stopped):
+        go(tmp_path / "twice", stop)
+    again, whole = go(tmp_path / "twice"), go(tmp_path / "once")
+    assert again.history == whole.history
+    for a, b in zip(jax.tree.leaves(again.last), jax.tree.leaves(whole.last), strict=True):
+        np.testing.assert_array_equal(a, b)
