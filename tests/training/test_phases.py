@@ -255,7 +255,7 @@ def test_phases_in_a_stack_of_runs():
     assert jax.tree.leaves(alone.params)[0].shape[-1] in (WIDTH, CLASSES)
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818
     pass
 
 
