@@ -19,8 +19,10 @@ _HOME = {
         "surgical", "unfreeze",
     ),
     "objectives": (
-        "Phase", "Term", "binary_cross_entropy", "cross_entropy", "huber", "l2_sp", "mae", "mse", "objective",
-        "reversed_gradient", "separate", "stateless", "warm_up",
+        "Phase", "Term", "afn", "binary_cross_entropy", "bnm", "coral", "cross_entropy", "dan",
+        "entropy_minimization", "fixmatch", "huber", "information_maximization", "irm", "jan", "l2_sp", "mae",
+        "mcc", "mean_teacher", "mse", "objective", "ramp_up", "reversed_gradient", "separate", "stateless",
+        "swd", "vrex", "warm_up",
     ),
     "data": ("Dataset",),
     "features": ("extract",),

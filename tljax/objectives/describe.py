@@ -22,10 +22,12 @@ def describe(maker: Callable[..., Any], *names: str, **options: Any) -> str:
 def _same(value: Any, default: Any) -> bool:
     if value is None or default is None:
         return value is default
-    return isinstance(value, int | float | str) and value == default
+    return isinstance(value, int | float | str | tuple) and value == default
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, tuple) and any(hasattr(part, "_fields") for part in (value, *value)):
+        return repr(value)
     if isinstance(value, list | tuple) or hasattr(value, "shape"):
         flat = np.asarray(value).ravel().tolist()
         shown = [f"{x:.4g}" if isinstance(x, float) else str(x) for x in flat[:4]]

@@ -38,3 +38,28 @@ def warm_up(*, high: float = 1.0, low: float = 0.0, alpha: float = 1.0, steps: i
     # A factor or an option that is a schedule prints by its name.
     rise.__name__ = describe(warm_up, high=high, low=low, alpha=alpha, steps=steps)
     return rise
+
+
+def ramp_up(*, high: float = 1.0, steps: int = 4000) -> Schedule:
+    """The rise from nearly 0 at step 0 to `high` at step `steps` and after, usual for consistency losses.
+
+    ``high exp(-5 (1 - t / steps)^2)``, t at most `steps`.
+
+    Raises:
+        ScheduleError: `steps` is not above 0.
+
+    Reference: Laine and Aila 2017, arXiv:1610.02242, section 2.1; Tarvainen and Valpola 2017, arXiv:1703.01780.
+
+    >>> rise = ramp_up(steps=100)
+    >>> print(rise(0).round(4), rise(50).round(4), rise(100), rise(200))
+    0.0067 0.2865 1.0 1.0
+    """
+    if not steps > 0:
+        raise ScheduleError(f"ramp_up needs steps > 0, found steps={steps}")
+
+    def rise(step: Array) -> Array:
+        left = 1 - jnp.minimum(jnp.asarray(step, float) / steps, 1)
+        return high * jnp.exp(-5 * left * left)
+
+    rise.__name__ = describe(ramp_up, high=high, steps=steps)
+    return rise

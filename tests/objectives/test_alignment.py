@@ -1,0 +1,311 @@
+"""Losses that align the statistics of two domains: values of other programs, slopes, and what leaves them alone."""
+
+import json
+
+import adaptation_inputs as inputs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from adaptation_inputs import fs, ft, golden, gs, gt
+from jax.extend.core import jaxprs_in_params
+from loss_checks import agrees, slope_agrees, value_of
+
+from tljax.objectives import (
+    DomainError,
+    Gaussians,
+    StreamError,
+    adaptive_feature_norm,
+    afn,
+    coral,
+    correlation_alignment,
+    dan,
+    feature_norms,
+    jan,
+    joint_mmd,
+    linear_mmd,
+    mk_mmd,
+    quadratic_mmd,
+    sliced_wasserstein,
+    squared_distances,
+    swd,
+)
+
+B = len(fs)
+CONSTANT = 2 / (B - 1)  # which TLlib adds to its estimates
+EVEN = {"source": (gs, fs), "target": (gt, ft)}
+rng = np.random.default_rng(0)
+
+
+def softmax(g):
+    e = np.exp(g - g.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def distances(x, y):
+    return ((x[:, None] - y[None]) ** 2).sum(-1)
+
+
+def by_hand(pairs, kernels):
+    """MMD^2 of all pairs by the definition, with loops in place of products of matrices."""
+    n, m = len(pairs[0][0]), len(pairs[0][1])
+    k = np.ones((n + m, n + m))
+    for (s, t), (scales, variance) in zip(pairs, kernels):
+        d = distances(np.concatenate([s, t]), np.concatenate([s, t]))
+        v = d.mean() if variance is None else variance
+        k *= sum(np.exp(-d / (2 * scale * v)) for scale in scales)
+    ss, tt, st = k[:n, :n], k[n:, n:], k[:n, n:]
+    return (ss.sum() - np.trace(ss)) / n / (n - 1) + (tt.sum() - np.trace(tt)) / m / (m - 1) - 2 * st.mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "linear"),
+    [
+        ("mkmmd_nonlinear", Gaussians(), False),
+        ("mkmmd_linear", Gaussians(), True),
+        ("mkmmd_single_alpha1_nonlinear", Gaussians((1.0,)), False),
+    ],
+)
+def test_mk_mmd_is_that_of_tllib_but_for_the_constant(name, kernel, linear):
+    agrees(lambda s, t: mk_mmd(s, t, kernel=kernel, linear=linear) + CONSTANT, golden(name), fs, ft)
+
+
+@pytest.mark.parametrize(("name", "linear"), [("jmmd_nonlinear", False), ("jmmd_linear", True)])
+def test_joint_mmd_is_that_of_tllib_but_for_the_constant(name, linear):
+    def loss(s, t, p, q):
+        return joint_mmd([s, jax.nn.softmax(p)], [t, jax.nn.softmax(q)], linear=linear) + CONSTANT
+
+    agrees(loss, golden(name), fs, ft, gs, gt)
+
+
+def test_coral_in_both_forms():
+    agrees(lambda s, t: correlation_alignment(s, t, form="moments"), golden("coral_tllib"), fs, ft)
+    gap = np.cov(fs.T) - np.cov(ft.T)
+    agrees(correlation_alignment, (gap**2).sum() / (4 * fs.shape[1] ** 2), fs, ft)
+
+
+def test_adaptive_feature_norm():
+    agrees(adaptive_feature_norm, golden("afn_delta1_value(always delta^2)"), fs)
+    agrees(lambda f: jax.grad(adaptive_feature_norm)(f)[0, 0], golden("afn_delta1_grad[0,0]"), fs)
+    slope = jax.grad(lambda f: adaptive_feature_norm(f, delta=0.3))(jnp.asarray(fs, "float32"))
+    np.testing.assert_allclose(slope, -0.6 * fs / np.linalg.norm(fs, axis=1, keepdims=True) / B, rtol=1e-5)
+
+
+@pytest.mark.real_data
+def test_values_of_pytorch_adapt_on_features_of_digits(data_dir):
+    values = json.loads((data_dir / "references/domain/values.json").read_text())
+    stored = np.load(data_dir / "references/domain/features.npz")
+    s, t = stored["source_features"], stored["target_features"]
+    median = np.sort(distances(s, s).ravel())[(len(s) ** 2 - 1) // 2]  # torch's, the lower of two
+    fixed = lambda *scales: Gaussians(tuple(scales), variance=float(median) / 2)  # noqa: E731
+    agrees_32 = lambda value, name: np.testing.assert_allclose(value, values[name], rtol=1e-4)  # noqa: E731
+    agrees_32(correlation_alignment(s, t), "coral_loss")
+    agrees_32(mk_mmd(s, t, kernel=fixed(1.0)), "mmd_quadratic_scale1.0_mediandefault")
+    five = mk_mmd(s, t, kernel=fixed(0.25, 0.5, 1.0, 2.0, 4.0)) / 5  # there the mean of the kernels
+    agrees_32(five, "mkmmd_quadratic_scales_0.25_0.5_1_2_4")
+    agrees_32(mk_mmd(s, t, kernel=Gaussians((1.0,), variance=50.0)), "mmd_quadratic_bandwidth_100")
+
+
+@pytest.mark.parametrize("m", [3, 6, 8])
+def test_batches_of_different_sizes(m):
+    t, q = rng.normal(size=(m, 5)), rng.normal(size=(m, 4))
+    agrees(mk_mmd, by_hand([(fs, t)], [Gaussians()]), fs, t)
+    kernels = (Gaussians((0.5, 2.0)), Gaussians((1.0,), 0.7))
+    agrees(
+        lambda s, t, p, q: joint_mmd([s, p], [t, q], kernels=kernels),
+        by_hand([(fs, t), (gs, q)], kernels), fs, t, gs, q,
+    )  # fmt: skip
+
+
+def test_gradients_without_the_bandwidth_they_are_measured_in():
+    frozen = distances(z := np.concatenate([fs, ft]), z).mean()
+    for linear in (False, True):
+        slope_agrees(
+            lambda s, linear=linear: mk_mmd(s, jnp.asarray(ft), linear=linear), fs,
+            lambda s, linear=linear: mk_mmd(s, jnp.asarray(ft), kernel=Gaussians(variance=frozen), linear=linear),
+        )  # fmt: skip
+
+
+def test_gradients():
+    def jointly(g):
+        one = (Gaussians((1.0,), 0.5),)
+        return joint_mmd([jax.nn.softmax(g)], [jax.nn.softmax(jnp.asarray(gt))], kernels=one)
+
+    slope_agrees(jointly, gs)
+    slope_agrees(lambda s: correlation_alignment(s, jnp.asarray(ft)), fs)
+    slope_agrees(lambda s: correlation_alignment(s, jnp.asarray(ft), form="moments"), fs)
+    slope_agrees(lambda s: sliced_wasserstein(s, jnp.asarray(ft), jax.random.key(0), projections=8), fs)
+
+
+def test_the_estimates_have_no_bias():
+    """Over many batches from one distribution the mean is 0, within three standard errors."""
+    draw = jnp.asarray(rng.normal(size=(400, 2, 8, 3)), "float32")
+    for linear in (False, True):
+        one = jax.jit(
+            jax.vmap(lambda z, linear=linear: mk_mmd(z[0], z[1], kernel=Gaussians((1.0,), 2.0), linear=linear))
+        )
+        values = np.asarray(one(draw))
+        assert abs(values.mean()) < 3 * values.std() / 20
+
+
+def test_identical_batches_have_the_analytic_value():
+    k = np.exp(-distances(fs, fs) / 2)
+    expected = 2 * (k.sum() - B) / (B * (B - 1)) - 2 * k.sum() / B**2
+    agrees(lambda s: mk_mmd(s, s, kernel=Gaussians((1.0,), variance=1.0)), expected, fs)
+    agrees(lambda s: mk_mmd(s, s, linear=True), 0, fs)
+    agrees(lambda s: correlation_alignment(s, s, form="moments"), 0, fs)
+    agrees(lambda s: sliced_wasserstein(s, s[::-1], jax.random.key(0)), 0, fs)
+
+
+def test_batches_of_one_point_over_and_over():
+    """The mean distance is 0, and so is what would be divided by it."""
+    same = jnp.ones((4, 3))
+    for linear in (False, True):
+        value, slope = jax.jit(jax.value_and_grad(lambda s, linear=linear: mk_mmd(s, same, linear=linear)))(same)
+        assert abs(float(value)) < 1e-6
+        np.testing.assert_array_equal(slope, 0)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        mk_mmd,
+        correlation_alignment,
+        lambda s, t: correlation_alignment(s, t, form="moments"),
+        lambda s, t: sliced_wasserstein(s, t, jax.random.key(1)),
+    ],
+    ids=["mk_mmd", "coral", "moments", "swd"],
+)
+def test_the_order_of_examples_does_not_matter_nor_which_domain_is_which(loss):
+    order = rng.permutation(B)
+    value = float(loss(fs, ft))
+    np.testing.assert_allclose(float(loss(fs[order], ft[order[::-1]])), value, rtol=1e-4)
+    np.testing.assert_allclose(float(loss(ft, fs)), value, rtol=1e-4)
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_rotations_and_shifts_of_both_domains_change_nothing(linear):
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    moved = [x @ turn + 100 for x in (fs, ft)]
+    np.testing.assert_allclose(mk_mmd(*moved, linear=linear), mk_mmd(fs, ft, linear=linear), rtol=1e-3)
+    np.testing.assert_allclose(correlation_alignment(*moved), correlation_alignment(fs, ft), rtol=1e-3)
+
+
+def test_distances_are_never_negative():
+    x = jnp.asarray(1e3 + 1e-3 * rng.normal(size=(32, 8)), "float32")
+    assert float(jnp.min(squared_distances(x, x))) >= 0
+    np.testing.assert_allclose(squared_distances(jnp.asarray(fs), jnp.asarray(ft)), distances(fs, ft), rtol=1e-4)
+
+
+def shapes(loss, *arguments):
+    """The number of elements of everything that `loss` computes, from its program."""
+    sizes = []
+
+    def walk(jaxpr):
+        for equation in jaxpr.eqns:
+            sizes.extend(np.prod(v.aval.shape, dtype=int) for v in equation.outvars)
+            for inner in jaxprs_in_params(equation.params):
+                walk(inner)
+
+    walk(jax.make_jaxpr(jax.grad(loss))(*arguments).jaxpr)
+    return sizes
+
+
+def test_what_is_held_in_memory():
+    """The linear estimate: nothing of B x B. The other one: nothing of B x B x D."""
+    b, d = 512, 64
+    x = jnp.zeros((b, d))
+    assert max(shapes(lambda s: mk_mmd(s, x, linear=True), x)) <= 2 * b * d
+    assert max(shapes(lambda s: mk_mmd(s, x), x)) <= b * b
+    cost = lambda n: jax.jit(lambda s: mk_mmd(s, s, linear=True)).lower(x[:n]).compile().cost_analysis()["flops"]  # noqa: E731
+    assert cost(512) < 2.2 * cost(256)
+
+
+@pytest.mark.parametrize(("n", "m"), [(6, 6), (6, 4), (3, 7)])
+def test_sliced_wasserstein_on_one_line_is_that_of_the_quantiles(n, m):
+    """In one dimension: between the quantile functions, which are steps, integrated on a grid that has all steps."""
+    s, t = rng.normal(size=(n, 1)), rng.normal(size=(m, 1))
+    grid = (np.arange(n * m) + 0.5) / (n * m)
+    step = lambda x: np.sort(x[:, 0])[(grid * len(x)).astype(int)]  # noqa: E731
+    agrees(lambda s, t: sliced_wasserstein(s, t, jax.random.key(0)), np.mean((step(s) - step(t)) ** 2), s, t)
+
+
+def test_sliced_wasserstein_of_a_shift():
+    """A shift by v costs |v|^2 / D on average over the lines."""
+    v = np.array([3.0, 0, 0, 0, -4.0])
+    value = sliced_wasserstein(fs, fs + v, jax.random.key(0), projections=4096)
+    np.testing.assert_allclose(value, 25 / 5, rtol=0.05)
+
+
+def test_norms_of_zero_rows_have_slope_zero():
+    x = jnp.zeros((2, 3)).at[0, 0].set(2.0)
+    slope = jax.grad(lambda f: adaptive_feature_norm(f) + jnp.sum(feature_norms(f)))(x)
+    np.testing.assert_allclose(slope, [[0, 0, 0], [0, 0, 0]], atol=1e-6)  # -2 * 2 / (2 * 2) + 1 = 0 in the first
+    assert feature_norms(jnp.ones((2, 4), jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_terms_are_their_losses():
+    def check(term, expected, name):
+        value, metrics = value_of(term, EVEN)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+        assert metrics[name] is value
+
+    check(dan(), mk_mmd(fs, ft, linear=True), "dan")
+    check(jan(), joint_mmd([fs, softmax(gs)], [ft, softmax(gt)]), "jan")
+    check(coral(), correlation_alignment(fs, ft), "coral")
+    check(coral(form="moments", on="logits"), correlation_alignment(gs, gt, form="moments"), "coral")
+    check(swd(projections=9), sliced_wasserstein(fs, ft, jax.random.key(0), projections=9), "swd")
+    check(afn(delta=0.5), 0.5, "afn")
+    metrics = value_of(afn(), EVEN)[1]
+    np.testing.assert_allclose(metrics["target/feature_norm"], np.linalg.norm(ft, axis=1).mean(), rtol=1e-6)
+
+
+def test_which_terms_share_a_batch():
+    assert jan().joint == coral().joint == ("source", "target")
+    assert dan().joint == afn().joint == swd().joint == ()
+    assert str(jan(kernels=(Gaussians((1.0,)), Gaussians()))).startswith("jan(kernels=(Gaussians(scales=(1.0,)")
+
+
+@pytest.mark.parametrize("loss", [mk_mmd, correlation_alignment])
+@pytest.mark.parametrize(
+    ("s", "t", "found"),
+    [((4, 3), (4, 2), r"\[4, 3\] and \[4, 2\]"), ((1, 3), (4, 3), "found 1"), ((4,), (4,), r"\[4\]")],
+)
+def test_shapes_that_do_not_fit(loss, s, t, found):
+    with pytest.raises(DomainError, match=found):
+        loss(jnp.zeros(s), jnp.zeros(t))
+
+
+def test_other_mistakes():
+    with pytest.raises(DomainError, match=r"as many examples.*6 and 4.*linear=False"):
+        value_of(dan(), {"source": (gs, fs), "target": (gt[:4], ft[:4])})
+    with pytest.raises(DomainError, match="form='paper'"):
+        correlation_alignment(fs, ft, form="paper")
+    with pytest.raises(DomainError, match="on='head'"):
+        coral(on="head")
+    with pytest.raises(DomainError, match="2 of the source, 1 of the target and 2 kernels"):
+        joint_mmd([fs, gs], [ft])
+    with pytest.raises(DomainError, match="projections=0"):
+        sliced_wasserstein(fs, ft, jax.random.key(0), projections=0)
+    with pytest.raises(StreamError, match=r"dan\(\) reads the stream 'target'"):
+        value_of(dan(), {"source": (gs, fs)})
+
+
+def test_half_precision_is_widened():
+    s, t = (jnp.asarray(x, jnp.bfloat16) for x in (fs, ft))
+    for loss in (mk_mmd, correlation_alignment):
+        value = loss(s, t)
+        assert value.dtype == jnp.float32
+        np.testing.assert_allclose(value, loss(fs, ft), rtol=0.1, atol=0.02)
+
+
+def test_products_over_layers_are_one_kernel():
+    """Two layers with kernels of one width each are one layer of both, side by side."""
+    one = Gaussians((1.0,), variance=2.0)
+    for estimate in (quadratic_mmd, linear_mmd):
+        both = estimate([np.hstack([fs, gs])], [np.hstack([ft, gt])], [one])
+        np.testing.assert_allclose(estimate([fs, gs], [ft, gt], [one, one]), both, rtol=1e-4)
+
+
+def test_inputs_are_the_published_ones():
+    assert inputs.A(2, 2, 0.7, 1.3, 0.2)[1, 1] == pytest.approx(np.sin(0.7 + 1.3 + 0.2 + 0.5))

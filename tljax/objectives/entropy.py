@@ -1,0 +1,94 @@
+"""Predictions that are sure of each example, and not of one class for all."""
+
+import jax
+import jax.numpy as jnp
+
+from tljax.objectives.describe import describe
+from tljax.objectives.mean import weighted_mean, widened
+from tljax.objectives.stream import output_of
+from tljax.objectives.term import Metrics, Scene, Term, stateless
+from tljax.types import Array
+
+
+def entropies(logits: Array, *, epsilon: float = 0.0) -> Array:
+    """The entropy of each row's softmax in nats, `[B]`: ``-sum_c p_c log(p_c + epsilon)``, from 0 to log C.
+
+    Args:
+        logits: `[B, C]`.
+        epsilon: TLlib's 1e-5, which is there to keep the logarithm finite. Here nothing needs it: the logarithm is
+            taken of no probability.
+
+    Reference: Grandvalet and Bengio 2005.
+
+    >>> import jax.numpy as jnp
+    >>> print(entropies(jnp.array([[0.0, 0.0], [9.0, 0.0]])).round(4))
+    [0.6931 0.0012]
+    """
+    logs = jax.nn.log_softmax(widened(logits))
+    p = jnp.exp(logs)
+    logs = jnp.log(p + epsilon) if epsilon else jnp.where(p > 0, logs, 0)
+    return -jnp.sum(p * logs, axis=-1)
+
+
+def information_loss(logits: Array, weight: Array | None = None, *, diversity: float = 1.0) -> Array:
+    """The mean entropy less that of the mean prediction, in nats: ``mean_i H(p_i) - diversity H(mean_i p_i)``.
+
+    With ``diversity=1`` it is minus the mutual information of example and class, from -log C to 0.
+
+    Args:
+        logits: `[B, C]`.
+        weight: `[B]`, 0 for padding; None for all ones.
+        diversity: what the second part counts.
+
+    Reference: Liang et al. 2020, arXiv:2002.08546; Hu et al. 2017, arXiv:1702.08720.
+
+    >>> import jax.numpy as jnp
+    >>> print(information_loss(1e3 * jnp.eye(4)).round(4), information_loss(jnp.ones((3, 4))).round(4) + 0)
+    -1.3863 0.0
+    """
+    logits = widened(logits)
+    shares = jnp.ones(len(logits), logits.dtype) if weight is None else jnp.asarray(weight).astype(logits.dtype)
+    logs = jnp.where(shares[:, None] > 0, jax.nn.log_softmax(logits), 0)
+    # In logarithms: the mean probability of a class may underflow, and its logarithm would have no slope.
+    mean = jax.nn.log_softmax(jax.nn.logsumexp(logs, axis=0, b=shares[:, None]))
+    return weighted_mean(entropies(logits), weight) + diversity * jnp.sum(jnp.exp(mean) * mean)
+
+
+def entropy_minimization(*, epsilon: float = 0.0, stream: str = "target") -> Term:
+    """The predictions for `stream` are sure: their mean entropy is small (`entropies`).
+
+    Alone it is content with one class for all; see `information_maximization`. Logs `entropy`.
+
+    Reference: Grandvalet and Bengio 2005.
+
+    >>> print(0.1 * entropy_minimization())
+    0.1 * entropy_minimization()
+    """
+    text = describe(entropy_minimization, epsilon=epsilon, stream=stream)
+
+    def value(scene: Scene) -> tuple[Array, Metrics]:
+        logits = output_of(scene, stream, text).logits
+        loss = weighted_mean(entropies(logits, epsilon=epsilon), scene.batches[stream].weight)
+        return loss, {"entropy": loss}
+
+    return stateless(value, text, stream)
+
+
+def information_maximization(*, diversity: float = 1.0, stream: str = "target") -> Term:
+    """The predictions for `stream` are sure of each example and spread over the classes (`information_loss`).
+
+    Logs `information_loss`.
+
+    Reference: Liang et al. 2020, arXiv:2002.08546.
+
+    >>> print(information_maximization())
+    information_maximization()
+    """
+    text = describe(information_maximization, diversity=diversity, stream=stream)
+
+    def value(scene: Scene) -> tuple[Array, Metrics]:
+        logits = output_of(scene, stream, text).logits
+        loss = information_loss(logits, scene.batches[stream].weight, diversity=diversity)
+        return loss, {"information_loss": loss}
+
+    return stateless(value, text, stream)

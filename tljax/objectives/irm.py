@@ -1,0 +1,85 @@
+"""IRM: one head that is the best in every training domain at once."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from tljax.objectives.classification import cross_entropy_losses
+from tljax.objectives.describe import describe
+from tljax.objectives.domains import DomainError
+from tljax.objectives.mean import widened
+from tljax.objectives.risks import annealed, domain_names, risks_of
+from tljax.objectives.stream import labelled
+from tljax.objectives.term import Metrics, Scene, Term, stateless
+from tljax.types import Array
+
+Form = Literal["product", "square"]
+
+
+def irm_penalty(logits: Array, labels: Array, *, form: Form = "product") -> Array:
+    """How much a domain's cross-entropy would gain if the logits were scaled, a scalar.
+
+    With ``g(rows) = d/ds mean cross_entropy(s logits, labels)`` at s = 1, of some of the rows:
+
+    - "product": ``g(even rows) g(odd rows)``, which has no bias and may be below 0: what the authors' code, DomainBed
+      and TLlib take
+    - "square": ``g(all rows)^2``, as the paper writes it; never below 0
+
+    Args:
+        logits: `[B, C]`, with B at least 2 for the product.
+        labels: classes `[B]`.
+        form: which of the two.
+
+    Raises:
+        DomainError: a form that is none, or a batch of one for the product.
+
+    Reference: Arjovsky et al. 2019, arXiv:1907.02893, section 3.2 and appendix D.
+
+    >>> import jax.numpy as jnp
+    >>> logits, labels = jnp.array([[2.0, 0.0], [2.0, 0.0]]), jnp.array([0, 1])
+    >>> print(irm_penalty(logits, labels).round(4), irm_penalty(logits, labels, form="square").round(4))
+    -0.42 0.58
+    """
+    if form not in ("product", "square"):
+        raise DomainError(f"irm: form={form!r}; expected 'product' or 'square'")
+    logits = widened(logits)
+    if form == "product" and len(logits) < 2:
+        raise DomainError("irm: the product is of the even and the odd rows; found a batch of one in a domain")
+
+    def slope(rows: slice) -> Array:
+        risk = lambda scale: jnp.mean(cross_entropy_losses(scale * logits[rows], labels[rows]))  # noqa: E731
+        return jax.grad(risk)(jnp.ones((), logits.dtype))
+
+    if form == "square":
+        return jnp.square(slope(slice(None)))
+    return slope(slice(0, None, 2)) * slope(slice(1, None, 2))
+
+
+def irm(streams: Sequence[str], *, penalty: float = 1.0, anneal: int = 500, form: Form = "product") -> Term:
+    """IRM: the cross-entropy in the domains `streams`, each labelled, and the mean of their `irm_penalty`.
+
+    It takes the place of `cross_entropy`. The domains go through the model as one batch. `penalty` weighs the second
+    part from step `anneal` on, and 1 before, so with TLlib's 1 nothing changes then; DomainBed's is 100. Logs `irm`,
+    `irm/penalty` and the cross-entropy of each domain, `art/cross_entropy`.
+
+    Raises:
+        DomainError: fewer than two domains, one named twice, or a form that is none.
+
+    Reference: Arjovsky et al. 2019, arXiv:1907.02893.
+
+    >>> print(irm(("art", "photo"), penalty=100))
+    irm(('art', 'photo'), penalty=100)
+    """
+    streams = domain_names(streams, "irm")
+    text = describe(irm, repr(streams), penalty=penalty, anneal=anneal, form=form)
+
+    def value(scene: Scene) -> tuple[Array, Metrics]:
+        risks, metrics = risks_of(scene, streams, text)
+        pairs = [labelled(scene, stream, text) for stream in streams]
+        gap = jnp.mean(jnp.stack([irm_penalty(logits, jnp.asarray(batch.y), form=form) for logits, batch in pairs]))
+        loss = jnp.mean(risks) + annealed(penalty, anneal, scene.step, risks.dtype) * gap
+        return loss, {"irm": loss, "irm/penalty": gap, **metrics}
+
+    return stateless(value, text, *streams, joint=streams)
