@@ -26,7 +26,7 @@ _HOME = {
     ),
     "data": ("Dataset",),
     "features": ("extract",),
-    "evaluation": ("evaluate", "interval", "paired_gain", "predict", "verdict"),
+    "evaluation": ("evaluate", "interval", "paired_gain", "predict", "validator", "verdict"),
     "probes": ("logistic", "ridge"),
     "selection": ("Candidate", "rank_features"),
     "training": ("Result", "fit", "fit_many", "make_step"),

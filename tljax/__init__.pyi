@@ -23,6 +23,7 @@ from tljax.evaluation import evaluate as evaluate
 from tljax.evaluation import interval as interval
 from tljax.evaluation import paired_gain as paired_gain
 from tljax.evaluation import predict as predict
+from tljax.evaluation import validator as validator
 from tljax.evaluation import verdict as verdict
 from tljax.features import extract as extract
 from tljax.models import export as export

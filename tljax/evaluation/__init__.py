@@ -12,9 +12,12 @@ from tljax.evaluation.residuals import regression
 from tljax.evaluation.retention import Forgetting, before_head, cka, forgetting, tradeoff, weight_distance
 from tljax.evaluation.statistics import Interval, StatisticsError, bootstrap, interval, wilson
 from tljax.evaluation.table import Evaluation
+from tljax.evaluation.validator import VALIDATORS, Answers, Validator, validator
 from tljax.evaluation.variance import Components, variance_components
 
 __all__ = [
+    "VALIDATORS",
+    "Answers",
     "Components",
     "Evaluation",
     "EvaluationError",
@@ -25,6 +28,7 @@ __all__ = [
     "Metric",
     "MetricError",
     "StatisticsError",
+    "Validator",
     "Verdict",
     "auroc",
     "before_head",
@@ -45,6 +49,7 @@ __all__ = [
     "regression",
     "steps_to",
     "tradeoff",
+    "validator",
     "variance_components",
     "verdict",
     "weight_distance",

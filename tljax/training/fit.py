@@ -17,6 +17,7 @@ from tljax.checkpoints.run import RunCheckpoints, make_folder
 from tljax.evaluation.progress import progress_bar
 from tljax.objectives import Term
 from tljax.plans import Plan, plan
+from tljax.training.choosing import Chooser
 from tljax.training.dispatch import StepCost
 from tljax.training.feeding import known_by, open_feeds
 from tljax.training.inputs import FitError, own_subsets
@@ -50,7 +51,8 @@ def fit(
       plan: who learns, at what rate.
       train: labelled arrays: `(x, y)`, a `Batch`, or anything with `.x` and `.y`; or what is read from disk while
         the run goes, as `tl.data.stream` makes it; or a dict of them by stream name.
-      valid: such data that choose the best step and stop the run early; never the test data.
+      valid: such data that choose the best step and stop the run early; never the test data. For choosing without
+        labels of the target, a dict by stream and ``metric=tl.validator("im")``: see `tljax.validator`.
       optimizer: any optax transformation; for plans with weight decay a function of it, as
         ``functools.partial(optax.adamw, 3e-4)``.
       seed: of the order of the data, dropout and augmentation.
@@ -233,17 +235,21 @@ def _start(run: Run) -> dict[str, Any]:
 def _fingerprints(prepared: Prepared, run: Run) -> dict[str, str]:
     """What tells two runs apart beyond their stated settings: the text of the programs, the start, and the data."""
     program, streams, valid = prepared.program, prepared.streams, prepared.valid
+    examples = valid.data if isinstance(valid, Chooser) else valid
     # Shapes alone: arrays that were placed on devices, as restored ones are, leave traces in the text.
-    shapes, held_out = jax.tree.map(_shape, (run, streams)), jax.tree.map(_shape, valid)
+    shapes, held_out = jax.tree.map(_shape, (run, streams)), jax.tree.map(_shape, examples)
     train = program.advance.lower(*shapes, jax.ShapeDtypeStruct((), jnp.int32)).as_text()
-    evaluation = "" if valid is None else program.validate.lower(shapes[0], held_out).as_text()
+    if isinstance(valid, Chooser):
+        evaluation = valid.text(shapes[0])
+    else:
+        evaluation = "" if valid is None else program.validate.lower(shapes[0], held_out).as_text()
     fed, exam = prepared.fed, prepared.exam
     return {
         "training program (optimiser, schedule, loss, model)": _digest(train.encode()),
         "evaluation program": _digest(evaluation.encode()),
         "starting parameters": _digest(checksum(run.state).tobytes()),
         "training data": _digest(b"".join([checksum(streams).tobytes(), *(known_by(fed[n]) for n in sorted(fed))])),
-        "validation data": _digest(checksum(valid).tobytes() if exam is None else known_by(exam)),
+        "validation data": _digest(checksum(examples).tobytes() if exam is None else known_by(exam)),
     }
 
 

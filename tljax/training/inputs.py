@@ -217,13 +217,22 @@ def padded(valid: Any, most: int = 512) -> Batch | None:
     x, y = labelled(valid.sample() if isinstance(valid, ExampleStream) else valid, "the validation data")
     if y is None:
         raise FitError("the validation data need labels: they choose the best step")
+    return cut(x, y, most)
+
+
+def cut(x: Any, y: Any = None, most: int = 512) -> Batch:
+    """Examples as `[batches, B, ...]`, B of `most` at most, with weight 0 on the padding; of labels None, None.
+
+    >>> cut(np.zeros((5, 2)), most=3).weight.tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]
+    """
     n = len(jax.tree.leaves(x)[0])
     batches = -(-n // most)
     size = -(-n // batches)  # as even as can be, so that little of the work is padding
 
-    def cut(a: Any) -> jax.Array:
+    def part(a: Any) -> jax.Array:
         a = np.asarray(a)
         padding = np.zeros((batches * size - n, *a.shape[1:]), a.dtype)
         return jnp.asarray(np.concatenate([a, padding]).reshape(batches, size, *a.shape[1:]))
 
-    return Batch(jax.tree.map(cut, x), jax.tree.map(cut, y), cut(np.ones(n, np.float32)))
+    return Batch(jax.tree.map(part, x), jax.tree.map(part, y), part(np.ones(n, np.float32)))

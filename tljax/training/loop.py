@@ -13,6 +13,7 @@ import numpy as np
 
 from tljax.checkpoints.run import RunCheckpoints
 from tljax.evaluation.progress import Tell
+from tljax.training.choosing import Chooser
 from tljax.training.feeding import Feeds
 from tljax.training.log import Log
 from tljax.training.program import Fed, Program, Stream
@@ -68,7 +69,7 @@ class Loop:
 
     program: Program
     streams: Mapping[str, Stream | Fed]
-    valid: Batch | None
+    valid: Batch | Chooser | None
     feeds: Feeds
     rhythm: Rhythm
     log: Log
@@ -162,6 +163,8 @@ class Loop:
         return run
 
     def _scores(self, run: Run) -> tuple[Run, dict[str, Any]]:
+        if isinstance(self.valid, Chooser):
+            return self.valid.evaluate(run)
         if self.feeds.exam is None:
             return self.program.validate(run, self.valid)
         sums = None

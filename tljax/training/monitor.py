@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.evaluation import Metric, classification, multilabel, regression
+from tljax.evaluation import Metric, Validator, classification, multilabel, regression
 from tljax.evaluation.evaluate import outputs_of, shape_text
+from tljax.training.choosing import Chooser
 from tljax.training.inputs import FitError
 from tljax.training.program import score
 from tljax.tree import nearest
@@ -25,15 +26,16 @@ USUAL = ("accuracy", "rmse")
 class Monitor(NamedTuple):
     """The number that is watched."""
 
-    metric: Metric
+    metric: Metric | None
+    """None where a validator chooses."""
     name: str
     sign: int
     """+1 where more is better, else -1."""
 
 
 def choose_monitor(
-    model: Model, params: Params, train: tuple[Any, Any], valid: Batch | None, *,
-    task: str | None, metric: Metric | None, name: str | None, minimize: bool | None,
+    model: Model, params: Params, train: tuple[Any, Any], valid: Batch | Chooser | None, *,
+    task: str | None, metric: Metric | Validator | None, name: str | None, minimize: bool | None,
 ) -> Monitor | None:  # fmt: skip
     """What to watch of the model's outputs; None without validation data. Raises `FitError` where labels do not fit.
 
@@ -42,6 +44,13 @@ def choose_monitor(
     """
     x, y = train
     width = outputs_of(model, params, x, error=FitError)
+    if isinstance(valid, Chooser):
+        if name is not None or minimize is not None:
+            raise FitError(f"metric={valid.validator} says what chooses: leave monitor and minimize out")
+        if y is not None:
+            _check_labels(_kind(y, task), y, width, f"the training labels of {model.name}")
+        return Monitor(None, valid.validator.number, 1)
+    assert not isinstance(metric, Validator)  # without its data it was refused
     if metric is None and y is not None:
         kind = _kind(y, task)
         _check_labels(kind, y, width, f"the training labels of {model.name}")

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from tljax.data import ExampleStream
-from tljax.evaluation import Metric
+from tljax.evaluation import Metric, Validator
 from tljax.objectives import Term
 from tljax.plans import Plan, Resolved
+from tljax.training.choosing import Chooser, chooser
 from tljax.training.inputs import FitError, looked_at, padded, place_of, streams_of
 from tljax.training.log import Row
 from tljax.training.loop import Rhythm
@@ -45,8 +46,9 @@ class Options:
     """Steps between checkpoints; default: every half a minute, and half-way. One is always made at the end."""
     keep: int = 2
     """How many checkpoints are kept."""
-    metric: Metric | None = None
-    """What is evaluated on the validation data; default by the labels: classes, several labels, or numbers."""
+    metric: Metric | Validator | None = None
+    """What is evaluated on the validation data; default by the labels: classes, several labels, or numbers. With
+    streams of validation data, a validator: ``tl.validator("im")``."""
     monitor: str | None = None
     """The metric's number that chooses the best parameters; default: accuracy or rmse, whichever it has."""
     minimize: bool | None = None
@@ -114,8 +116,8 @@ class Prepared:
     """A `Stream` of each of the training data; in the place of those that are streamed, a `Fed` of zeros."""
     fed: dict[str, ExampleStream]
     """Those that are streamed."""
-    valid: Batch | None
-    """The validation data; of streamed ones, a sample."""
+    valid: Batch | Chooser | None
+    """The validation data, of streamed ones a sample; or what chooses by a validator, with its data."""
     exam: ExampleStream | None
     """The validation data if they are streamed."""
     options: Options
@@ -138,7 +140,8 @@ def prepare(
     one = one_of(params, 0, shared) if shared is not None else params
     resolved = plan.resolve(one)
     _check_shared(resolved, shared or frozenset())
-    data, held_out = streams_of(train, objective, options.views), padded(valid)
+    data = streams_of(train, objective, options.views)
+    held_out = _held_out(model, one, valid, options, shared)
     fed = {name: stream for name, stream in data.items() if isinstance(stream, ExampleStream)}
     exam = valid if isinstance(valid, ExampleStream) else None
     if stacked and (fed or exam is not None):
@@ -148,7 +151,7 @@ def prepare(
     streams = {name: place_of(stream, dict(choices.batch_sizes)[name]) for name, stream in data.items()}
     rhythm = _rhythm(options)
     ways = (options.clip_norm, options.accumulate, options.ema)
-    program = _program(model.apply, objective, _Frozen(resolved), optimizer, *ways, choices)
+    program = _program(model.apply, objective, _Frozen(resolved), optimizer, *ways, _of_program(choices))
     description = {
         "model": model.name, "plan": str(plan), "objective": str(objective), "batch_size": dict(choices.batch_sizes),
         "steps": rhythm.steps, "eval_every": rhythm.eval_every, "log_every": rhythm.log_every,
@@ -182,7 +185,7 @@ def _check_shared(resolved: Resolved, shared: Names) -> None:
 
 
 def _choices(
-    model: Model, params: Params, streams: Mapping[str, Any], valid: Batch | None, task: str | None,
+    model: Model, params: Params, streams: Mapping[str, Any], valid: Batch | Chooser | None, task: str | None,
     options: Options, stacked: bool,
 ) -> Choices:  # fmt: skip
     first = next((s for s in streams.values() if looked_at(s)[1] is not None), next(iter(streams.values())))
@@ -197,7 +200,16 @@ def _choices(
     choices = Choices(sizes, stacked, patience=options.patience, augment=_augment(options, streams), views=views)
     if monitor is None:
         return choices
-    return choices._replace(metric=monitor.metric, monitor=monitor.name, sign=monitor.sign)
+    validated = isinstance(valid, Chooser)
+    return choices._replace(metric=monitor.metric, monitor=monitor.name, sign=monitor.sign, validated=validated)
+
+
+def _held_out(model: Model, params: Params, valid: Any, options: Options, shared: Names | None) -> Any:
+    if isinstance(options.metric, Validator):
+        return chooser(model, params, valid, options.metric, shared=shared, patience=options.patience)
+    if isinstance(valid, Mapping):
+        raise FitError('valid is a dict by stream, so say which validator chooses: metric=tl.validator("im")')
+    return padded(valid)
 
 
 def _task(train: Any, valid: Any) -> str | None:
@@ -232,6 +244,11 @@ def _augment(options: Options, streams: Mapping[str, Any]) -> Any:
 def _rhythm(options: Options) -> Rhythm:
     every = options.eval_every or max(1, options.steps // 20)
     return Rhythm(options.steps, options.log_every or every, every, options.save_every)
+
+
+def _of_program(choices: Choices) -> Choices:
+    """What the program depends on: it is the same whichever validator chooses."""
+    return choices._replace(monitor="", patience=None) if choices.validated else choices
 
 
 class _Frozen:

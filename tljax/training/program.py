@@ -65,6 +65,8 @@ class Choices(NamedTuple):
     batch_sizes: tuple[tuple[str, int], ...]
     stacked: bool = False
     metric: Metric | None = None
+    validated: bool = False
+    """Whether a validator chooses, in the place of the metric: see `choosing`."""
     monitor: str = "accuracy"
     sign: int = 1
     patience: int | None = None
@@ -84,7 +86,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
         batches = jax.eval_shape(lambda: _draw(streams, choices, jnp.uint32(0), jnp.int32(0)))
         state = step.init(params, batches, seed=seed, rate=rate)
         _, metrics = jax.eval_shape(step.update, state, batches)
-        return start_run(state, metrics, sign=choices.sign, evaluated=choices.metric is not None)
+        return start_run(state, metrics, sign=choices.sign, evaluated=choices.validated or choices.metric is not None)
 
     def single(run: Run, streams: Mapping[str, Stream]) -> Run:
         state, metrics = step.update(run.state, _draw(streams, choices, run.state.seed, run.state.step))

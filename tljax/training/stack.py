@@ -86,6 +86,20 @@ def each_run(f: Callable[..., Any], first: Any, *stacked: Any, shared: Names, st
     return (joined(found[0], base), *found[1:]) if _is_pair(found) else joined(found, base)
 
 
+def each_of(f: Callable[[Params], Any], stack: Params, shared: Names) -> Any:
+    """`f(params)` of every run of a stack of parameter trees, whatever it is, with the runs on the first axis.
+
+    >>> import jax.numpy as jnp
+    >>> params = {"base": jnp.float32(10.0), "head": jnp.array([1.0, 2.0])}
+    >>> each_of(lambda p: p["base"] + p["head"], params, frozenset({"base"})).tolist()
+    [11.0, 12.0]
+    """
+    own, base = apart(stack, shared)
+    side_by_side = jax.default_backend() != "cpu"  # as in `each_run`
+    over = jax.vmap if side_by_side else lambda one: lambda mine: jax.lax.map(one, mine)
+    return over(lambda mine: f(joined(mine, base)))(own)
+
+
 def over_runs(
     f: Callable[..., Any], first: Any, *stacked: Any, streams: Mapping[str, Any], shared: Names, stopping: bool = False
 ) -> Any:
