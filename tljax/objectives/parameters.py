@@ -53,24 +53,33 @@ def l2_sp(start: Params, *, where: Spec = "backbone/**", head_decay: float = 1.0
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         anchors = owned.state
         parts = [jnp.zeros((), jnp.float32)]
-        for name, leaf in _trained(scene.params).items():
+        for name, leaf in learnable(scene.params).items():
             wide = widened(leaf)
             if name in anchors:
-                parts.append(_half_square(wide - anchors[name].astype(wide.dtype)))
+                parts.append(half_square(wide - anchors[name].astype(wide.dtype)))
             elif head_decay:
-                parts.append(head_decay * _half_square(wide))
+                parts.append(head_decay * half_square(wide))
         value = added(*parts)
         return value, anchors, {"l2_sp": value}
 
     return Term(apply, init, text, streams=())
 
 
-def _half_square(x: Array) -> Array:
+def half_square(x: Array) -> Array:
+    """``1/2 ||x||^2``, a scalar, whose gradient at 0 is 0.
+
+    >>> print(half_square(jnp.array([3.0, 1.0])))
+    5.0
+    """
     return 0.5 * jnp.sum(jnp.square(x))
 
 
-def _trained(params: Params) -> dict[str, Any]:
-    """The parameters by name, without the carried statistics and what is no number to be learned."""
+def learnable(params: Params) -> dict[str, Any]:
+    """The parameters by name, without the carried statistics and what is no number to be learned.
+
+    >>> list(learnable({"norm": {"scale": jnp.ones(2), "batch_stats": {"mean": jnp.ones(2)}}}))
+    ['norm/scale']
+    """
     return {
         name: leaf
         for name, leaf in named_leaves(params).items()
@@ -79,7 +88,7 @@ def _trained(params: Params) -> dict[str, Any]:
 
 
 def _anchors(start: dict[str, Any], params: Params, inside: Selector, text: str) -> dict[str, Array]:
-    wanted = {name: leaf for name, leaf in _trained(params).items() if inside.matches(name, leaf)}
+    wanted = {name: leaf for name, leaf in learnable(params).items() if inside.matches(name, leaf)}
     shared = [name for name in wanted if name in start and jnp.shape(start[name]) == wanted[name].shape]
     if not shared:
         example = next(iter(wanted), "backbone/...")
