@@ -36,9 +36,13 @@ from tljax.objectives import Term as Term
 from tljax.objectives import afn as afn
 from tljax.objectives import binary_cross_entropy as binary_cross_entropy
 from tljax.objectives import bnm as bnm
+from tljax.objectives import bss as bss
+from tljax.objectives import co_tuning as co_tuning
 from tljax.objectives import coral as coral
 from tljax.objectives import cross_entropy as cross_entropy
 from tljax.objectives import dan as dan
+from tljax.objectives import delta as delta
+from tljax.objectives import distillation as distillation
 from tljax.objectives import entropy_minimization as entropy_minimization
 from tljax.objectives import fixmatch as fixmatch
 from tljax.objectives import huber as huber
@@ -46,6 +50,7 @@ from tljax.objectives import information_maximization as information_maximizatio
 from tljax.objectives import irm as irm
 from tljax.objectives import jan as jan
 from tljax.objectives import l2_sp as l2_sp
+from tljax.objectives import lwf as lwf
 from tljax.objectives import mae as mae
 from tljax.objectives import mcc as mcc
 from tljax.objectives import mean_teacher as mean_teacher

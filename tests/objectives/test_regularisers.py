@@ -92,7 +92,7 @@ def test_bss_is_numpys_spectrum_and_a_small_batch_has_as_many_values_as_rows():
 def test_bss_has_finite_gradients_at_equal_and_vanishing_values(features, k):
     features = jnp.asarray(features, jnp.float32)
     value, slope = jax.value_and_grad(lambda f: batch_spectral_shrinkage(f, k=k))(features)
-    assert np.isfinite(value) and np.isfinite(slope).all()
+    assert np.isfinite(np.append(slope, value)).all()
     # A homogeneous function of degree two: <gradient, F> is twice the value, whatever vectors stand for equal values.
     assert float(jnp.sum(slope * features)) == pytest.approx(2 * float(value), abs=1e-5)
 
@@ -106,7 +106,9 @@ def test_bss_does_not_depend_on_the_order_or_on_a_rotation():
             assert float(batch_spectral_shrinkage(jnp.asarray(other.copy()), k=2)) == pytest.approx(value, rel=1e-12)
 
 
-@pytest.mark.parametrize(("shape", "k", "message"), [((3, 5), 4, "3 singular values"), ((3, 5), 0, "k=0"), ((4,), 1, "B, D")])
+@pytest.mark.parametrize(
+    ("shape", "k", "message"), [((3, 5), 4, "3 singular values"), ((3, 5), 0, "k=0"), ((4,), 1, "B, D")]
+)
 def test_bss_names_what_is_wrong(shape, k, message):
     with pytest.raises(SpectrumError, match=message):
         batch_spectral_shrinkage(jnp.zeros(shape), k=k)
@@ -133,9 +135,11 @@ def test_distillation_is_torchs_and_zero_with_zero_gradient_at_agreement():
 
 def test_rescaled_gradients_do_not_vanish_with_the_temperature():
     with jax.enable_x64(True):
+
         def size(t, rescaled):
             loss = lambda z: jnp.sum(distillation_losses(z, jnp.asarray(gs2), temperature=t, rescaled=rescaled))  # noqa: E731
             return float(jnp.linalg.norm(jax.grad(loss)(jnp.asarray(gs))))
+
         assert size(1e3, True) == pytest.approx(size(1e2, True), rel=0.02)
         assert size(1e3, False) == pytest.approx(size(1e2, False) / 100, rel=0.02)
 
@@ -150,8 +154,10 @@ def test_distillation_names_what_is_wrong():
 def test_feature_maps_at_the_start_pull_nowhere():
     maps = jnp.asarray(MAPS, jnp.float32)
     for attention in (None, jnp.asarray(ATTENTION, jnp.float32)):
-        value, slope = jax.value_and_grad(lambda m, a=attention: jnp.sum(feature_map_distances(m, maps, attention=a)))(maps)
-        assert float(value) == 0 and not np.any(slope)
+        value, slope = jax.value_and_grad(lambda m, a=attention: jnp.sum(feature_map_distances(m, maps, attention=a)))(
+            maps
+        )
+        assert not np.any(np.append(slope, value))
 
 
 def test_even_attention_is_the_mean_over_places():
@@ -172,7 +178,9 @@ def test_feature_maps_that_do_not_fit():
 def test_direct_relationship_by_hand():
     p, labels = softmax(np.random.default_rng(2).normal(size=(9, 5))), np.array([2, 0, 1, 1, 0, 2, 2, 0, 1])
     by_hand = np.stack([p[labels == c].mean(0) for c in range(3)])
-    np.testing.assert_allclose(direct_relationship(jnp.asarray(p, jnp.float32), jnp.asarray(labels)), by_hand, rtol=1e-5)
+    np.testing.assert_allclose(
+        direct_relationship(jnp.asarray(p, jnp.float32), jnp.asarray(labels)), by_hand, rtol=1e-5
+    )
 
 
 def test_the_reverse_relationship_is_bayes_rule_on_a_joint_table():
@@ -196,7 +204,7 @@ P = np.full((3, 2), 0.5, "float32")
         (lambda: direct_relationship(jnp.asarray(P), jnp.array([0, 1])), r"\(3, 2\) and \(2,\)"),
         (lambda: reverse_relationship(jnp.asarray(P), jnp.ones(2)), r"found \(3, 2\) and \(2,\)"),
         (lambda: reverse_relationship(jnp.asarray(P), -jnp.ones(3)), "0 or more"),
-        (lambda: reverse_relationship(jnp.array([[1.0, 0.0]] * 2), jnp.ones(2)), r"no category leads to the classes \[1\]"),
+        (lambda: reverse_relationship(jnp.array([[1.0, 0.0]] * 2), jnp.ones(2)), r"no category leads to .* \[1\]"),
         (lambda: reverse_relationship(jnp.asarray(P * np.nan), jnp.ones(3)), "every row"),
     ],
 )  # fmt: skip

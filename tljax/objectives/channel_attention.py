@@ -85,9 +85,7 @@ def unknown_layer(term: str, layer: str, known: Iterable[str]) -> LayerError:
     return LayerError(f"{term}: the model has no layer {layer!r}; the nearest are {near}")
 
 
-def _channels(
-    model: Model, params: Params, leaves: Mapping[str, Any], x: Any, names: Sequence[str]
-) -> dict[str, int]:
+def _channels(model: Model, params: Params, leaves: Mapping[str, Any], x: Any, names: Sequence[str]) -> dict[str, int]:
     """The number of channels of each layer."""
     with tapped() as tap:
         jax.eval_shape(lambda p, x: model.apply(p, x), params, x)

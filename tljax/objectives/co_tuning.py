@@ -78,7 +78,7 @@ def reverse_relationship(target_given_source: Array, prior: Array) -> Array:
     likelihood, prior = widened(target_given_source), widened(prior)
     if likelihood.ndim != 2 or prior.shape != likelihood.shape[:1]:
         raise RelationshipError(
-            f"a reverse relationship needs p(y | z) [C0, C] and a prior [C0]; found {likelihood.shape} and {prior.shape}"
+            f"a reverse relationship needs p(y | z) [C0, C] and p(z) [C0]; found {likelihood.shape} and {prior.shape}"
         )
     _check_rows(likelihood, "p(y | z)")
     if not bool(jnp.all((prior >= 0) & jnp.isfinite(prior))):

@@ -74,7 +74,8 @@ def distillation(
     def init(key: Key, scene: Scene) -> Owned:
         del key
         student = output_of(scene, stream, text).logits.shape
-        found = jax.eval_shape(lambda p, x: teacher.apply(p, x).logits, teacher_params, scene.batches[name_of(scene, stream, text)].x)
+        x = scene.batches[name_of(scene, stream, text)].x
+        found = jax.eval_shape(lambda p, x: teacher.apply(p, x).logits, teacher_params, x)
         if found.shape != student:
             raise LabelError(
                 f"{text}: the teacher gives logits {list(found.shape)} and the student {list(student)}; "

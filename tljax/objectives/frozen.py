@@ -32,8 +32,9 @@ def frozen_copy(start: Params, params: Params, term: str) -> dict[str, Array]:
         if name.startswith(HEAD):
             continue
         if name not in given:
+            close = quoted(nearest(name, given)) or "none"
             raise StartError(
-                f"{term}: the starting point has no {name!r}; the nearest are {quoted(nearest(name, given)) or 'none'}. "
+                f"{term}: the starting point has no {name!r}; the nearest are {close}. "
                 "Give the parameters of this model as they were before the first step"
             )
         if jnp.shape(given[name]) != jnp.shape(leaf):

@@ -17,19 +17,20 @@ def output_of(scene: Scene, stream: str, term: str) -> Output:
 
     The main stream, "train", is called "source" where there are several domains.
     """
-    return scene.outputs[_known(scene, stream, term)]
+    return scene.outputs[name_of(scene, stream, term)]
 
 
 def labelled(scene: Scene, stream: str, term: str) -> tuple[Array, Batch]:
     """The logits `[B, C]` and the labelled batch of `stream`; `term` is named in the error."""
-    name = _known(scene, stream, term)
+    name = name_of(scene, stream, term)
     batch = scene.batches[name]
     if batch.y is None:
         raise StreamError(f"{term} needs labels, but the stream {name!r} has none: found Batch(y=None)")
     return scene.outputs[name].logits, batch
 
 
-def _known(scene: Scene, stream: str, term: str) -> str:
+def name_of(scene: Scene, stream: str, term: str) -> str:
+    """The name by which the step knows `stream`: "source" for the main one where there are several domains."""
     for name in (stream, SOURCE) if stream == MAIN else (stream,):
         if name in scene.outputs and name in scene.batches:
             return name
