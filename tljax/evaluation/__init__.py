@@ -3,6 +3,7 @@
 from tljax.evaluation.calibration import calibration_error
 from tljax.evaluation.compute import steps_to
 from tljax.evaluation.confusion import classification, multilabel
+from tljax.evaluation.distance import a_distance
 from tljax.evaluation.evaluate import EvaluationError, evaluate, predict
 from tljax.evaluation.gain import Gain, Verdict, negative_transfer, paired_gain, verdict
 from tljax.evaluation.label_efficiency import LabelFactor, label_curve_area, label_factors
@@ -30,6 +31,7 @@ __all__ = [
     "StatisticsError",
     "Validator",
     "Verdict",
+    "a_distance",
     "auroc",
     "before_head",
     "bootstrap",
