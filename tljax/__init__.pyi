@@ -103,3 +103,10 @@ from tljax.types import Output as Output
 from tljax.types import TljaxError as TljaxError
 
 __version__: str
+from tljax.objectives import adda as adda
+from tljax.objectives import adda_from as adda_from
+from tljax.objectives import bsp as bsp
+from tljax.objectives import cdan as cdan
+from tljax.objectives import dann as dann
+from tljax.objectives import mcd as mcd
+from tljax.objectives import mdd as mdd

@@ -1,13 +1,23 @@
 """What is minimised: an objective is a sum of terms."""
 
+from tljax.objectives.adda import adda as adda
+from tljax.objectives.adda import adda_from as adda_from
 from tljax.objectives.afn import adaptive_feature_norm as adaptive_feature_norm
 from tljax.objectives.afn import afn as afn
 from tljax.objectives.afn import feature_norms as feature_norms
 from tljax.objectives.bnm import batch_nuclear_norm as batch_nuclear_norm
 from tljax.objectives.bnm import bnm as bnm
+from tljax.objectives.bsp import bsp as bsp
+from tljax.objectives.bsp import spectral_penalty as spectral_penalty
 from tljax.objectives.bss import SpectrumError as SpectrumError
 from tljax.objectives.bss import batch_spectral_shrinkage as batch_spectral_shrinkage
 from tljax.objectives.bss import bss as bss
+from tljax.objectives.cdan import MapError as MapError
+from tljax.objectives.cdan import cdan as cdan
+from tljax.objectives.cdan import conditional_adversarial as conditional_adversarial
+from tljax.objectives.cdan import entropy_weights as entropy_weights
+from tljax.objectives.cdan import multilinear_map as multilinear_map
+from tljax.objectives.cdan import randomized_map as randomized_map
 from tljax.objectives.channel_attention import LayerError as LayerError
 from tljax.objectives.channel_attention import channel_attention as channel_attention
 from tljax.objectives.classification import binary_cross_entropy as binary_cross_entropy
@@ -22,8 +32,11 @@ from tljax.objectives.coral import coral as coral
 from tljax.objectives.coral import correlation_alignment as correlation_alignment
 from tljax.objectives.dan import dan as dan
 from tljax.objectives.dan import mk_mmd as mk_mmd
+from tljax.objectives.dann import dann as dann
+from tljax.objectives.dann import domain_adversarial as domain_adversarial
 from tljax.objectives.delta import delta as delta
 from tljax.objectives.delta import feature_map_distances as feature_map_distances
+from tljax.objectives.discriminator import Discriminator as Discriminator
 from tljax.objectives.distillation import distillation as distillation
 from tljax.objectives.distillation import distillation_losses as distillation_losses
 from tljax.objectives.domains import DomainError as DomainError
@@ -46,9 +59,18 @@ from tljax.objectives.kernels import squared_distances as squared_distances
 from tljax.objectives.lwf import lwf as lwf
 from tljax.objectives.mcc import mcc as mcc
 from tljax.objectives.mcc import minimum_class_confusion as minimum_class_confusion
+from tljax.objectives.mcd import DeepHead as DeepHead
+from tljax.objectives.mcd import class_imbalance as class_imbalance
+from tljax.objectives.mcd import classifier_discrepancy as classifier_discrepancy
+from tljax.objectives.mcd import mcd as mcd
+from tljax.objectives.mdd import MarginHead as MarginHead
+from tljax.objectives.mdd import margin_disparity as margin_disparity
+from tljax.objectives.mdd import mdd as mdd
+from tljax.objectives.mdd import regression_disparity as regression_disparity
 from tljax.objectives.mean import weighted_mean as weighted_mean
 from tljax.objectives.mean_teacher import consistency_losses as consistency_losses
 from tljax.objectives.mean_teacher import mean_teacher as mean_teacher
+from tljax.objectives.network import NetworkError as NetworkError
 from tljax.objectives.parameters import StartError as StartError
 from tljax.objectives.parameters import l2_sp as l2_sp
 from tljax.objectives.phase import Phase as Phase

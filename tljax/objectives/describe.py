@@ -1,10 +1,13 @@
 """Descriptions of terms: the call that made them, as in the source."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from tljax.types import Model
 
 
 def describe(maker: Callable[..., Any], *names: str, **options: Any) -> str:
@@ -28,10 +31,20 @@ def _same(value: Any, default: Any) -> bool:
 def _short(value: Any) -> str:
     if isinstance(value, tuple) and any(hasattr(part, "_fields") for part in (value, *value)):
         return repr(value)
+    if isinstance(value, Model):
+        return value.name
     if isinstance(value, list | tuple) or hasattr(value, "shape"):
         flat = np.asarray(value).ravel().tolist()
         shown = [f"{x:.4g}" if isinstance(x, float) else str(x) for x in flat[:4]]
         return f"[{', '.join(shown)}{', ...' if len(flat) > 4 else ''}]"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):  # a Flax module
+        return _call(value)
     if callable(value):
         return getattr(value, "__name__", type(value).__name__)
     return repr(value)
+
+
+def _call(module: Any) -> str:
+    fields = [f for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
+    given = {f.name: getattr(module, f.name) for f in fields if not _same(getattr(module, f.name, None), f.default)}
+    return f"{type(module).__name__}({', '.join(f'{name}={_short(value)}' for name, value in given.items())})"
