@@ -63,7 +63,8 @@ GRADIENTS = {
     "dann": (lambda s, t: domain_adversarial(told(s), told(t)), (fs, ft)),
     "cdan": (lambda s, t: cdan(s, t, gs, gt, entropy=True), (fs, ft)),
     "mdd": (lambda s, t: margin_disparity(gs, s, gt, t), (gs2, gt2)),
-    "regression": (lambda s, t: regression_disparity(gs, s, gt, t), (gs2, gt2)),
+    # Shifted: at 0 an absolute value has no derivative.
+    "regression": (lambda s, t: regression_disparity(gs, s, gt, t), (gs2 + 0.1, gt2)),
     "discrepancy": (classifier_discrepancy, (gt, gt2)),
     "imbalance": (class_imbalance, (gt,)),
     "bsp": (spectral_penalty, (fs, ft)),

@@ -69,14 +69,15 @@ def begun(term, at=None):
 
 
 def slopes(term, owned, at):
-    """The gradients of a term's value for the features of both domains."""
+    """The gradients of a term's value for the features of both domains, as a function of the step."""
 
-    def value(source, target):
+    def value(source, target, step):
         pair = {"source": source, "target": target}
         outputs = {name: out._replace(features=pair[name]) for name, out in at.outputs.items()}
-        return term.apply(owned, at._replace(outputs=outputs))[0]
+        return term.apply(owned, at._replace(outputs=outputs, step=step))[0]
 
-    return jax.grad(value, argnums=(0, 1))(at.outputs["source"].features, at.outputs["target"].features)
+    slope = jax.jit(jax.grad(value, argnums=(0, 1)))
+    return lambda step=0: slope(at.outputs["source"].features, at.outputs["target"].features, jnp.int32(step))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,8 @@ def test_dann_against_torch_through_batch_normalisation():
     for width in (5, 7):
         layers += [torch.nn.Linear(width, 7), torch.nn.BatchNorm1d(7), torch.nn.ReLU()]
     net = torch.nn.Sequential(*layers, torch.nn.Linear(7, 1)).double()
-    with jax.enable_x64(True):
+    # Flax keeps running statistics in float32, which strict promotion does not let meet float64.
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         at, term = scene("float64"), dann(discriminator=SMALL, strength=0.3)
         owned = begun(term, at)
         tree = owned.params["backbone"] | {"logit": owned.params["head"]}
@@ -123,7 +125,7 @@ def test_dann_against_torch_through_batch_normalisation():
         np.testing.assert_allclose(own["backbone"]["dense_0"]["kernel"], net[0].weight.grad.numpy().T, atol=1e-9)
         np.testing.assert_allclose(own["backbone"]["norm_1"]["scale"], net[4].weight.grad.numpy(), atol=1e-9)
         np.testing.assert_allclose(own["head"]["kernel"], net[6].weight.grad.numpy().T, atol=1e-9)
-        back = np.concatenate(slopes(term, owned, at))
+        back = np.concatenate(slopes(term, owned, at)())
         np.testing.assert_allclose(back, -0.3 * both.grad.numpy(), atol=1e-9)
         np.testing.assert_allclose(
             state["backbone"]["norm_0"]["batch_stats"]["mean"], net[1].running_mean.numpy(), atol=1e-9
@@ -141,24 +143,21 @@ def test_layers_begin_as_torchs():
 
 
 @pytest.mark.parametrize("make", [dann, cdan, mdd])
-def test_the_gradient_for_the_features_is_turned_round(make):
-    """-strength times what the owned network would send back; and no gradient at the first step of the warm-up."""
+def test_the_gradient_for_the_features_is_turned_round_and_warmed_up(make):
+    """What the owned network would send back, times 0 at first, later times minus the strength."""
     options = {"head": Doubled(4)} if make is mdd else {"discriminator": SMALL}
-    plain, half = make(strength=-1.0, **options), make(strength=0.5, **options)
-    owned, at = begun(plain), scene()
-    for straight, turned in zip(slopes(plain, owned, at), slopes(half, owned, at)):
-        assert np.abs(straight).max() > 1e-4
-        np.testing.assert_allclose(turned, -0.5 * straight, rtol=1e-5, atol=1e-8)
-    at_first = slopes(make(**options), owned, at)
-    assert all((np.asarray(slope) == 0).all() for slope in at_first)
-    later = slopes(make(**options), owned, scene(step=1000))
-    factor = -0.0462117 if make is mdd else -0.462117
-    np.testing.assert_allclose(later[0], factor * slopes(plain, owned, at)[0], rtol=1e-4, atol=1e-8)
+    term, at = make(**options), scene()
+    owned, turned = begun(term), slopes(term, begun(term), at)
+    straight = slopes(make(strength=-1.0, **options), owned, at)()
+    strength = 0.0462117 if make is mdd else 0.462117
+    for i in range(2):
+        assert np.abs(straight[i]).max() > 1e-4
+        np.testing.assert_array_equal(turned(0)[i], np.zeros((6, 5)))
+        np.testing.assert_allclose(turned(1000)[i], -strength * straight[i], rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("entropy", [True, False])
-def test_no_gradient_goes_through_what_cdan_takes_for_predictions(entropy):
-    term, at = cdan(discriminator=SMALL, strength=1.0, entropy=entropy), scene()
+def test_no_gradient_goes_through_what_cdan_takes_for_predictions():
+    term, at = cdan(discriminator=SMALL, strength=1.0, entropy=True), scene()
     owned = begun(term)
 
     def value(logits):
@@ -185,7 +184,7 @@ def test_mdd_by_hand():
     term, at = mdd(head=Doubled(4), margin=2.0), scene()
     owned = begun(term)
     layer = owned.params["head"]
-    second = [at.outputs[name].features @ layer["kernel"] + layer["bias"] for name in ("source", "target")]
+    second = [at.outputs[name].features @ layer["kernel"] + layer["bias"][None] for name in ("source", "target")]
     expected = -margin_disparity(gs, second[0], gt, second[1], margin=2.0)
     value, _, metrics = term.apply(owned, at)
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
@@ -198,7 +197,7 @@ def test_mcd_by_hand_in_each_phase():
     term, at = mcd(weight=0.5, balance=0.1), scene()
     owned = begun(term)
     layer = owned.params["head"]
-    second = [at.outputs[name].features @ layer["kernel"] + layer["bias"] for name in ("source", "target")]
+    second = [at.outputs[name].features @ layer["kernel"] + layer["bias"][None] for name in ("source", "target")]
     entropy = cross_entropy_losses(second[0], jnp.asarray(y)).mean()
     supervised = entropy + 0.1 * (class_imbalance(gt) + class_imbalance(second[1]))
     apart = classifier_discrepancy(gt, second[1])
@@ -238,10 +237,9 @@ def test_adda_by_hand_in_each_phase():
     assert float(metrics["domain_accuracy"]) == pytest.approx(right, rel=1e-6)
     moved = [not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(owned.state), jax.tree.leaves(state))]
     assert all(moved)
-    straight = slopes(adda(weight=0.3, discriminator=SMALL, strength=1.0), owned, at._replace(phase="features"))
-    warmed = slopes(term, owned, at._replace(phase="features"))
+    straight = slopes(adda(weight=0.3, discriminator=SMALL, strength=1.0), owned, at._replace(phase="features"))()
+    warmed = slopes(term, owned, at._replace(phase="features"))(1000)
     np.testing.assert_allclose(warmed[0], 0.462117 * straight[0], rtol=1e-4, atol=1e-9)
-    assert not np.any(slopes(term, owned, at._replace(phase="discriminator"))[0])
 
 
 def test_adda_from_reads_the_source_by_the_parameters_it_began_with():
@@ -255,7 +253,7 @@ def test_adda_from_reads_the_source_by_the_parameters_it_began_with():
     assert float(value) == pytest.approx(float(domain_adversarial(2 * fs @ cosines, ft @ cosines)), rel=1e-5)
     assert float(state["start"]["w"]) == 2
     assert set(metrics) == {"adda", "domain_accuracy"}
-    source, target = slopes(term, owned, at)
+    source, target = slopes(term, owned, at)()
     assert not np.any(source)
     assert np.any(target)
     with pytest.raises(StartError, match=r"'w' is \[\] in the model and missing in start"):
@@ -335,42 +333,50 @@ def test_a_model_of_the_catalogue_may_be_the_discriminator():
     )
 
 
+HARD = {
+    "dann": dann(discriminator=SMALL, strength=1.0),
+    "dropout": dann(discriminator=Discriminator(hidden=7, batch_norm=False), strength=1.0),
+    "cdan": cdan(discriminator=SMALL, strength=1.0, entropy=True),
+    "mdd": mdd(head=MarginHead(4, hidden=7), strength=1.0),
+    "mcd": mcd(head=DeepHead(4, hidden=7)),
+    "adda": adda(discriminator=SMALL, strength=1.0),
+    "bsp": bsp(),
+}
+
+
 @pytest.mark.parametrize(
-    "term",
+    ("name", "filled"),
     [
-        dann(discriminator=SMALL, strength=1.0),
-        dann(discriminator=Discriminator(hidden=7, batch_norm=False), strength=1.0),
-        cdan(discriminator=SMALL, strength=1.0, entropy=True),
-        mdd(head=MarginHead(4, hidden=7), strength=1.0),
-        mcd(head=DeepHead(4, hidden=7)),
-        adda(discriminator=SMALL, strength=1.0),
-        bsp(),
+        *((name, "one row") for name in HARD),
+        ("dann", "zeros"),
+        ("mcd", "zeros"),
+        ("dann", "unequal"),
+        ("mdd", "unequal"),
     ],
-    ids=lambda term: str(term).partition("(")[0],
 )
-@pytest.mark.parametrize("filled", ["one row", "zeros", "unequal"])
-def test_small_batches_dead_features_and_domains_of_unequal_size(term, filled):
-    at, owned = scene(), begun(term)
-    n, m = {"one row": (1, 1), "zeros": (6, 6), "unequal": (6, 2)}[filled]
-    sizes = {"source": n, "target": m}
-    cut = {name: jax.tree.map(lambda a, k=sizes[name]: a[:k], out) for name, out in at.outputs.items()}
+def test_small_batches_dead_features_and_domains_of_unequal_size(name, filled):
+    term, at = HARD[name], scene()
+    owned = begun(term)
+    sizes = {"one row": (1, 1), "zeros": (6, 6), "unequal": (6, 2)}[filled]
+    cut = lambda tree, size: jax.tree.map(lambda a: a[:size], tree)  # noqa: E731
+    outputs = {key: cut(out, size) for (key, out), size in zip(at.outputs.items(), sizes)}
     if filled == "zeros":
-        cut = jax.tree.map(jnp.zeros_like, cut)
-    batches = {name: jax.tree.map(lambda a, k=sizes[name]: a[:k], batch) for name, batch in at.batches.items()}
-    at = at._replace(outputs=cut, batches=batches)
-    for phase in [p.name for p in term.phases] or [None]:
-        now = at._replace(phase=phase)
-        value, _, metrics = term.apply(owned, now)
-        assert np.isfinite(value)
-        assert all(np.isfinite(metric) for metric in metrics.values())
-        assert all(np.isfinite(slope).all() for slope in slopes(term, owned, now))
+        outputs = jax.tree.map(jnp.zeros_like, outputs)
+    batches = {key: cut(batch, size) for (key, batch), size in zip(at.batches.items(), sizes)}
+
+    def total(outputs):
+        scenes = [at._replace(outputs=outputs, batches=batches, phase=p.name) for p in term.phases]
+        found = [term.apply(owned, now) for now in scenes or [at._replace(outputs=outputs, batches=batches)]]
+        return sum(value for value, _, _ in found), [metrics for _, _, metrics in found]
+
+    found = jax.jit(jax.value_and_grad(total, has_aux=True))(outputs)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
 def test_init_needs_shapes_only():
-    at = scene()
+    at, term = scene(), cdan(randomized=3, discriminator=SMALL)
     shapes = jax.eval_shape(lambda: (at.outputs, at.batches))
     abstract = at._replace(outputs=shapes[0], batches=shapes[1])
-    for term in (dann(discriminator=SMALL), cdan(randomized=3, discriminator=SMALL), mdd(), mcd()):
-        owned = jax.jit(lambda key, term=term: term.init(key, abstract))(jax.random.key(1))
-        for a, b in zip(jax.tree.leaves(owned), jax.tree.leaves(begun(term)), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-6)
+    owned = jax.jit(lambda key: term.init(key, abstract))(jax.random.key(1))
+    for a, b in zip(jax.tree.leaves(owned), jax.tree.leaves(begun(term)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)

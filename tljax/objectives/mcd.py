@@ -1,5 +1,6 @@
 """MCD: two heads look for target examples that they class differently; the features learn to leave them none."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ from tljax.objectives.classification import cross_entropy_losses
 from tljax.objectives.describe import describe
 from tljax.objectives.discriminator import domains_of
 from tljax.objectives.mean import weighted_mean, widened
-from tljax.objectives.network import network, torch_dense
+from tljax.objectives.network import Network, network, torch_dense
 from tljax.objectives.phase import Phase
 from tljax.objectives.stream import labelled, output_of
 from tljax.objectives.term import Metrics, Owned, Scene, Term
@@ -130,7 +131,8 @@ def mcd(
     """
     text = describe(mcd, head=head, weight=weight, balance=balance, repeat=repeat, source=source, target=target)
 
-    def second(outputs: int) -> Any:
+    @functools.cache
+    def second(outputs: int) -> Network:
         return network(head, _DenseHead(outputs), f"the head of {text}")
 
     def init(key: Key, scene: Scene) -> Owned:

@@ -1,5 +1,6 @@
 """MDD: features on which no second head can agree with the first on the source and differ on the target."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from tljax.objectives.describe import describe
 from tljax.objectives.discriminator import domains_of, strength_at
 from tljax.objectives.mean import weighted_mean, widened
-from tljax.objectives.network import network
+from tljax.objectives.network import Network, network
 from tljax.objectives.reversal import reversed_gradient
 from tljax.objectives.schedules import warm_up
 from tljax.objectives.stream import output_of
@@ -146,7 +147,8 @@ def mdd(
     rising = warm_up(high=0.1) if strength is None else strength
     disparity = regression_disparity if regression else margin_disparity
 
-    def second(outputs: int) -> Any:
+    @functools.cache
+    def second(outputs: int) -> Network:
         return network(head, MarginHead(outputs), f"the head of {text}")
 
     def init(key: Key, scene: Scene) -> Owned:
