@@ -29,10 +29,10 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, tuple) and any(hasattr(part, "_fields") for part in (value, *value)):
-        return repr(value)
     if isinstance(value, Model):
         return value.name
+    if isinstance(value, tuple) and any(hasattr(part, "_fields") for part in (value, *value)):
+        return repr(value)
     if isinstance(value, list | tuple) or hasattr(value, "shape"):
         flat = np.asarray(value).ravel().tolist()
         shown = [f"{x:.4g}" if isinstance(x, float) else str(x) for x in flat[:4]]
