@@ -19,7 +19,7 @@ from tljax.objectives.parameters import StartError
 from tljax.objectives.phase import Phase
 from tljax.objectives.reversal import reversed_gradient
 from tljax.objectives.schedules import warm_up
-from tljax.objectives.stream import batch_of, output_of
+from tljax.objectives.stream import name_of, output_of
 from tljax.objectives.term import Metrics, Owned, Scene, Schedule, Term
 from tljax.tree import named_leaves
 from tljax.types import Array, Key, Model, Params
@@ -75,7 +75,8 @@ def adda(
         outputs, weights = domains_of(scene, source, target, text)
         if scene.phase == "discriminator":
             features = [
-                scene.evaluate(scene.params, batch_of(scene, name, text).x).features for name in (source, target)
+                scene.evaluate(scene.params, scene.batches[name_of(scene, name, text)].x).features
+                for name in (source, target)
             ]
             logits, state = tell_apart(told, owned, jax.lax.stop_gradient(tuple(features)), key=scene.key)
             value = domain_adversarial(*logits, source_weight=weights[0], target_weight=weights[1])
@@ -143,7 +144,7 @@ def adda_from(
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         outputs, weights = domains_of(scene, source, target, text)
-        first = scene.evaluate(owned.state["start"], batch_of(scene, source, text).x).features
+        first = scene.evaluate(owned.state["start"], scene.batches[name_of(scene, source, text)].x).features
         inputs = first, reversed_gradient(outputs[1].features, strength_at(rising, scene.step))
         own = owned._replace(state=owned.state["discriminator"])
         logits, state = tell_apart(told, own, inputs, key=scene.key)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from tljax.objectives.mean import weighted_mean, widened
 from tljax.objectives.network import Network, network, torch_dense
-from tljax.objectives.stream import batch_of, output_of
+from tljax.objectives.stream import name_of
 from tljax.objectives.term import Metrics, Owned, Scene, Schedule
 from tljax.types import Array, Key, Model, Output
 
@@ -51,8 +51,9 @@ def discriminator_of(given: nn.Module | Model | None, term: str) -> Network:
 
 def domains_of(scene: Scene, source: str, target: str, term: str) -> tuple[tuple[Output, Output], tuple[Any, Any]]:
     """The outputs for source and target, and the weights of their examples."""
-    outputs = output_of(scene, source, term), output_of(scene, target, term)
-    return outputs, (batch_of(scene, source, term).weight, batch_of(scene, target, term).weight)
+    names = name_of(scene, source, term), name_of(scene, target, term)
+    weights = scene.batches[names[0]].weight, scene.batches[names[1]].weight
+    return (scene.outputs[names[0]], scene.outputs[names[1]]), weights
 
 
 def tell_apart(told: Network, owned: Owned, inputs: Domains, *, key: Key, train: bool = True) -> tuple[Domains, Any]:

@@ -20,11 +20,6 @@ def output_of(scene: Scene, stream: str, term: str) -> Output:
     return scene.outputs[name_of(scene, stream, term)]
 
 
-def batch_of(scene: Scene, stream: str, term: str) -> Batch:
-    """The batch of `stream`, called as in `output_of`."""
-    return scene.batches[_known(scene, stream, term)]
-
-
 def labelled(scene: Scene, stream: str, term: str) -> tuple[Array, Batch]:
     """The logits `[B, C]` and the labelled batch of `stream`; `term` is named in the error."""
     name = name_of(scene, stream, term)
