@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from tljax import __version__
+from tljax.commands.adapt import add_adapt
 from tljax.commands.evaluate import add_evaluate
 from tljax.commands.finetune import add_finetune
 from tljax.commands.merging import add_merging
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_finetune(commands)
     add_transfer(commands)
+    add_adapt(commands)
     add_probe(commands)
     add_rank(commands)
     add_evaluate(commands)

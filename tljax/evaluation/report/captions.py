@@ -5,9 +5,9 @@ import numpy as np
 from tljax.evaluation.report.blocks import Picture
 from tljax.evaluation.report.numbers import plural
 from tljax.evaluation.report.results import (
-    BASELINE,
     Results,
     at_main_shots,
+    baseline,
     confusion,
     curves,
     is_finite,
@@ -97,8 +97,8 @@ def curves_picture(results: Results) -> list[Picture]:
 
 
 def confusion_picture(results: Results) -> list[Picture]:
-    """The confusion matrices of the judged method and scratch, side by side; nothing in regression."""
-    both = ((method, confusion(results, method)) for method in dict.fromkeys((judged(results), BASELINE)))
+    """The confusion matrices of the judged method and the baseline, side by side; nothing in regression."""
+    both = ((method, confusion(results, method)) for method in dict.fromkeys((judged(results), baseline(results))))
     found = {method: matrix for method, matrix in both if matrix is not None}
     if is_regression(results) or not found:
         return []

@@ -1,6 +1,6 @@
 """The report as blocks: the verdict first, then the evidence, then how it came about."""
 
-from tljax.evaluation.report import comparison, standings, tables
+from tljax.evaluation.report import adaptation, comparison, standings, tables
 from tljax.evaluation.report.blocks import Block, Heading, Paragraph, Picture, Preformatted, Verdict
 from tljax.evaluation.report.captions import (
     accuracy_picture,
@@ -18,6 +18,7 @@ from tljax.evaluation.report.results import (
     at_main_shots,
     cells,
     check,
+    is_adaptation,
     is_comparison,
     is_ranking,
     is_regression,
@@ -42,6 +43,8 @@ def document(results: Results) -> list[Block]:
         return standings.document(results)
     if is_comparison(results):
         return comparison.document(results)
+    if is_adaptation(results):
+        return adaptation.document(results)
     sections = (
         _verdict, _table, gains_section, _labels, _shots, worth_section, _curves, compute_section, retained_section,
         _confusion, _recall, spread_section, _transferred, _protocol, _reading,
@@ -60,6 +63,8 @@ def subtitle(results: Results) -> str:
         return standings.subtitle(results)
     if is_comparison(results):
         return comparison.subtitle(results)
+    if is_adaptation(results):
+        return adaptation.subtitle(results)
     shots = ", ".join(str(number) for number in results["shots"])
     noun = labels_noun(results, results["shots"][0] if len(results["shots"]) == 1 else None)
     model = results["model"]

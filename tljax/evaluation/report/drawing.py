@@ -2,6 +2,7 @@
 
 from tljax.evaluation.report.canvas import drawing, require_matplotlib, to_svg
 from tljax.evaluation.report.document import pictures
+from tljax.evaluation.report.embedding import features_figure
 from tljax.evaluation.report.matrices import confusion_figure
 from tljax.evaluation.report.pictures import accuracy_figure, curves_figure, gain_figure
 from tljax.evaluation.report.results import Results
@@ -18,6 +19,7 @@ _FIGURES = {
     "tradeoff": tradeoff_figure,
     "standings": standings_figure,
     "wise": wise_figure,
+    "features": features_figure,
 }
 
 

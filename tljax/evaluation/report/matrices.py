@@ -7,7 +7,7 @@ import numpy as np
 
 from tljax.evaluation.report.canvas import FONT, WIDTH, drawable, new_figure, place
 from tljax.evaluation.report.captions import MOST_CLASSES_WITH_COUNTS
-from tljax.evaluation.report.results import BASELINE, Results, confusion, judged, label
+from tljax.evaluation.report.results import Results, baseline, confusion, judged, label
 from tljax.evaluation.report.theme import Theme
 
 _MOST_NAMES = 45
@@ -15,8 +15,8 @@ _MOST_NAMES = 45
 
 
 def confusion_figure(results: Results, theme: Theme) -> Any:
-    """The matrices of the judged method and scratch side by side, each row normalised to its class."""
-    found = [(m, confusion(results, m)) for m in dict.fromkeys((judged(results), BASELINE))]
+    """The matrices of the judged method and the baseline side by side, each row normalised to its class."""
+    found = [(m, confusion(results, m)) for m in dict.fromkeys((judged(results), baseline(results)))]
     matrices = [(method, matrix) for method, matrix in found if matrix is not None]
     size = len(matrices[0][1])
     names = [drawable(str(name), f"class {i}") for i, name in enumerate(results["target"]["classes"])]

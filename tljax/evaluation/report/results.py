@@ -14,6 +14,8 @@ from tljax.types import TljaxError
 
 Results = Mapping[str, Any]
 BASELINE = "scratch"
+SOURCE_ONLY = "source-only"
+"""What an adaptation is compared to."""
 REFERENCES = (BASELINE, "linear-probe", "knn")
 """What the gain of every method is told over, where it was run."""
 
@@ -33,6 +35,7 @@ _REQUIRED = (
 _LABELS = {
     "full": "full fine-tuning",
     "scratch": "from scratch",
+    "source-only": "source only",
     "linear-probe": "linear probe",
     "lp-ft": "LP-FT",
     "knn": "k-NN",
@@ -71,11 +74,31 @@ def is_ranking(results: Results) -> bool:
     return results.get("kind") == "ranking"
 
 
+def is_adaptation(results: Results) -> bool:
+    """Whether these are results of `tljax adapt`.
+
+    >>> is_adaptation({"kind": "adaptation"}), is_adaptation({})
+    (True, False)
+    """
+    return results.get("kind") == "adaptation"
+
+
+def baseline(results: Results) -> str:
+    """The method that the details are shown beside.
+
+    >>> baseline({"kind": "adaptation"}), baseline({})
+    ('source-only', 'scratch')
+    """
+    return SOURCE_ONLY if is_adaptation(results) else BASELINE
+
+
 def check(results: Results) -> None:
-    """Raise `ReportError` where `results` lacks a part of what `tljax transfer` or `tljax finetune` records."""
+    """Raise `ReportError` where `results` lacks a part of what its command records."""
     required: tuple[str, ...] = _REQUIRED
     if is_comparison(results):
         required = tuple(key for key in (*_REQUIRED, "notes") if key not in ("source", "graft"))
+    if is_adaptation(results):
+        required = tuple(key for key in (*_REQUIRED, "notes", "features") if key != "graft")
     if is_ranking(results):
         required = ("title", "summary", "target", "models", "notes")
     missing = [key for key in required if key not in results]

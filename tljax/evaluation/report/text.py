@@ -3,11 +3,21 @@
 import textwrap
 from collections.abc import Sequence
 
+from tljax.evaluation.report import adaptation
 from tljax.evaluation.report.blocks import Cell, Table, Verdict, one_line
 from tljax.evaluation.report.comparison import method_note, method_table
 from tljax.evaluation.report.document import table_note
 from tljax.evaluation.report.gains import gain_over_cell, negative_sentence, references
-from tljax.evaluation.report.results import Results, at_main_shots, check, is_comparison, label, labels_noun, main_scale
+from tljax.evaluation.report.results import (
+    Results,
+    at_main_shots,
+    check,
+    is_adaptation,
+    is_comparison,
+    label,
+    labels_noun,
+    main_scale,
+)
 from tljax.evaluation.report.retained import forgetting_sentence
 from tljax.evaluation.report.tables import GAIN, main_table, reported_metrics, shots_table
 from tljax.evaluation.report.worth import area_row, worth_sentence
@@ -26,6 +36,8 @@ def render_text(results: Results) -> str:
     """
     check(results)
     verdict = results["verdict"]
+    if is_adaptation(results):
+        return _adaptation_text(results)
     if is_comparison(results):
         table = method_table(results)
         rows, note = [table.head, *(tuple(cell.plain for cell in row) for row in table.rows)], method_note(results)
@@ -40,6 +52,17 @@ def render_text(results: Results) -> str:
         *([] if is_comparison(results) else map(_wrap, filter(None, more))),
         _wrap(" ".join(Verdict(verdict["outcome"], str(verdict["sentence"])).parts)),
     ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _adaptation_text(results: Results) -> str:
+    verdict, parts = results["verdict"], [_wrap(results["title"])]
+    for table in (adaptation.method_table(results), adaptation.choice_table(results)):
+        parts.append(aligned([table.head, *(tuple(cell.plain for cell in row) for row in table.rows)]))
+    note = adaptation.method_note(results).replace(" Best in bold.", "")
+    parts += [_wrap(note), _wrap(f"Step: {results['protocol']['chosen_by']}.")]
+    parts.append(_wrap(adaptation.negative_sentence(results)))
+    parts.append(_wrap(" ".join(Verdict(verdict["outcome"], str(verdict["sentence"])).parts)))
     return "\n\n".join(parts) + "\n"
 
 

@@ -57,7 +57,12 @@ def read_call(text: str) -> Call:
     'wide-resnet16-4(dropout=0.3)'
     """
     name, bracket, inside = text.strip().partition("(")
-    return _call(_parsed(f"_{bracket}{inside}"), text)._replace(name=name.strip())
+    try:
+        return _call(_parsed(f"_{bracket}{inside}"), text)._replace(name=name.strip())
+    except SettingsError:
+        raise SettingsError(
+            f"{text!r} is no model with options; write a name, or name(option=value), as lenet(kernel=5)"
+        ) from None
 
 
 def _parsed(text: str) -> ast.expr:

@@ -1,0 +1,121 @@
+"""The methods that `tljax adapt` knows, one row each, and what their expressions mean.
+
+A new method is a term in `tljax.objectives` and a row of `METHODS` with its name.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tljax import objectives
+from tljax.objectives import Term, cross_entropy
+from tljax.recipes.adapting.expression import Call, Part, read_sum
+from tljax.recipes.options import SettingsError, did_you_mean
+from tljax.types import TljaxError
+
+BASELINE = "source-only"
+"""The method that every other is compared to: training on the source alone."""
+_STREAMS = ("source", "target", "stream")
+
+
+class Method(NamedTuple):
+    """How a term is used where nothing else is said: as published."""
+
+    summary: str
+    weight: float = 1.0
+    """What the term counts beside the cross-entropy of the source."""
+    bottleneck: int = 256
+    """Width of the dense layer between backbone and head; 0 for none."""
+    steady: bool = False
+    """Whether the learning rate stays as it is; else it decays."""
+
+
+METHODS: Mapping[str, Method] = {
+    "dann": Method("domain-adversarial features"),
+    "cdan": Method("domain-adversarial features given the predictions"),
+    "adda": Method("adversarial features, the discriminator trained apart", weight=0.1),
+    "mcd": Method("two heads that disagree as much, and features that let them as little, as can be", steady=True),
+    "mdd": Method("margin disparity of an adversarial head", bottleneck=1024),
+    "bsp": Method("penalty on the largest singular value, beside an adversarial term", weight=1e-4),
+    "dan": Method("maximum mean discrepancy of the features, several kernels"),
+    "jan": Method("joint maximum mean discrepancy of features and predictions"),
+    "coral": Method("difference of the covariances"),
+    "mcc": Method("minimum class confusion on the target"),
+    "afn": Method("growing feature norms", weight=0.05, bottleneck=1000, steady=True),
+    "swd": Method("sliced Wasserstein distance of the features"),
+    "bnm": Method("batch nuclear norm of the target's predictions"),
+    "entropy_minimization": Method("sure predictions on the target", weight=0.1),
+    "information_maximization": Method("sure and various predictions on the target"),
+}
+"""By the names of the terms in `tljax.objectives`."""
+
+
+class Approach(NamedTuple):
+    """A method that is ready to train."""
+
+    name: str
+    """The expression in its shortest form."""
+    objective: Term
+    bottleneck: int
+    steady: bool
+
+
+def approach(text: str) -> Approach:
+    """What the expression `text` means.
+
+    Raises `SettingsError` for unknown names or options, with the nearest, and for values that a term does not take.
+
+    >>> print(approach("source-only").objective)
+    cross_entropy()
+    >>> approach("dan+mmc")
+    Traceback (most recent call last):
+    tljax.recipes.options.SettingsError: no method is called 'mmc'; did you mean 'mcc'...
+    """
+    parts = [_with_underscores(part) for part in read_sum(text)]
+    if [part.call.name for part in parts] == ["source_only"] and not parts[0].call.options:
+        return Approach(BASELINE, cross_entropy(), 0, False)
+    for part in parts:
+        _check_name(part.call, text)
+    terms = [_term(part, text) for part in parts]
+    rows = [METHODS[part.call.name] for part in parts]
+    name = "+".join(map(str, parts)).replace("_", "-")
+    widest = max(row.bottleneck for row in rows)
+    total = _summed(cross_entropy(), *terms, text=text)
+    return Approach(name, total, widest, any(row.steady for row in rows))
+
+
+def _with_underscores(part: Part) -> Part:
+    return part._replace(call=part.call._replace(name=part.call.name.replace("-", "_")))
+
+
+def _check_name(call: Call, text: str) -> None:
+    if call.name == "source_only":
+        raise SettingsError(f"{text!r}: source-only is training without any other term, so it stands alone")
+    if call.name not in METHODS:
+        known = [name.replace("_", "-") for name in METHODS]
+        near = did_you_mean(call.name.replace("_", "-"), known)
+        raise SettingsError(f"no method is called {call.name!r}{near}; there are {BASELINE}, {', '.join(known)}")
+
+
+def _term(part: Part, text: str) -> Term:
+    """The term of a summand, times its weight."""
+    call = part.call
+    factory = getattr(objectives, call.name)
+    known = [name for name in inspect.signature(factory).parameters if name not in _STREAMS]
+    for option in call.options:
+        if option not in known:
+            listed = f"it has {', '.join(known)}" if known else "it has none"
+            raise SettingsError(f"{call.name} has no option {option!r}{did_you_mean(option, known)}; {listed}")
+    weight = METHODS[call.name].weight if part.weight is None else part.weight
+    try:
+        term = factory(**call.options)
+    except (TljaxError, TypeError, ValueError) as error:
+        raise SettingsError(f"method {text!r}: {error}") from error
+    return term if weight == 1 else weight * term
+
+
+def _summed(*terms: Any, text: str) -> Term:
+    try:
+        return objectives.objective(*terms)
+    except TypeError as error:  # two terms with phases
+        raise SettingsError(f"method {text!r}: {error}") from error

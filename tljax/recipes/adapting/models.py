@@ -1,0 +1,68 @@
+"""The model that `--model` names: of the catalogue with options, or a Flax module of the user's own."""
+
+import importlib
+import importlib.util
+import pathlib
+import sys
+from typing import Any
+
+import flax.linen as nn
+from flax import nnx
+
+from tljax.models import build, from_flax, from_nnx
+from tljax.recipes.adapting.expression import Call, read_call
+from tljax.recipes.options import SettingsError
+from tljax.types import Model
+
+
+def model_of(spec: str, num_classes: int) -> Model:
+    """The model called `spec`, for so many classes.
+
+    ``name`` or ``name(option=value)`` of the catalogue; ``file.py:name`` or ``package.module:name`` of the user: a
+    function or class that is called with ``num_classes`` and the options, and gives a Linen or NNX module or a
+    `Model`.
+
+    Raises `SettingsError` or `ModelError` for what is none.
+
+    >>> model_of("lenet(kernel=5, hidden=100)", 10).name
+    'lenet'
+    """
+    call = read_call(spec)
+    if ":" not in call.name:
+        return build(call.name, num_classes, **call.options)
+    return _as_model(_made(call, spec, num_classes), spec)
+
+
+def _made(call: Call, spec: str, num_classes: int) -> Any:
+    where, _, name = call.name.rpartition(":")
+    module = _module(where, spec)
+    if not hasattr(module, name):
+        raise SettingsError(f"model {spec!r}: {where} defines no {name!r}")
+    try:
+        return getattr(module, name)(num_classes=num_classes, **call.options)
+    except TypeError as error:
+        raise SettingsError(f"model {spec!r}: it is called with num_classes={num_classes}; {error}") from error
+
+
+def _module(where: str, spec: str) -> Any:
+    file = pathlib.Path(where)
+    try:
+        if file.suffix != ".py":
+            return importlib.import_module(where)
+        found = importlib.util.spec_from_file_location(file.stem, file)
+        assert found is not None and found.loader is not None
+        module = sys.modules[file.stem] = importlib.util.module_from_spec(found)  # dataclasses look it up there
+        found.loader.exec_module(module)
+        return module
+    except (ImportError, OSError, SyntaxError, ValueError) as error:
+        raise SettingsError(f"model {spec!r}: {where} cannot be imported: {error}") from error
+
+
+def _as_model(made: Any, spec: str) -> Model:
+    if isinstance(made, Model):
+        return made
+    if isinstance(made, nn.Module):
+        return from_flax(made)
+    if isinstance(made, nnx.Module):
+        return from_nnx(made)
+    raise SettingsError(f"model {spec!r} gives {type(made).__name__}; expected a Linen or NNX module, or a tl.Model")
