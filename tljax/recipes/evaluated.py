@@ -14,6 +14,7 @@ from tljax.evaluation import evaluate, predict
 from tljax.evaluation.report.numbers import count, in_order, plural, scale
 from tljax.evaluation.report.results import label, main_shots, summary
 from tljax.evaluation.report.text import WIDTH, aligned
+from tljax.recipes.adapting.learnt import on_new_data as adapted_on_new_data
 from tljax.recipes.chosen import new_data, read_kept
 from tljax.recipes.finetune.learnt import on_new_data
 from tljax.recipes.finished import Finished, names_of, read_methods
@@ -80,6 +81,8 @@ def run_evaluate(
             found = _recorded(run)
         elif run.command == "transfer":
             found = _transferred(run, data, classes, label)
+        elif run.command == "adapt":
+            found = adapted_on_new_data(run.folder, run.config, run.results, data, label)
         else:
             found = on_new_data(run.folder, run.config, run.results, data, label)
         rows += [{"run": name, "folder": str(run.folder)} | row for row in found]

@@ -7,7 +7,7 @@ from typing import Any
 
 from tljax.checkpoints.run import RunError
 from tljax.evaluation.report import ReportError, check_results
-from tljax.evaluation.report.results import is_comparison, is_ranking
+from tljax.evaluation.report.results import is_adaptation, is_comparison, is_ranking
 from tljax.recipes.folder import read_object
 from tljax.recipes.timing import Timing
 
@@ -24,9 +24,11 @@ class Finished:
 
     @property
     def command(self) -> str:
-        """The command that made it: `"transfer"`, `"finetune"` or `"rank"`."""
+        """The command that made it: `"transfer"`, `"finetune"`, `"adapt"` or `"rank"`."""
         if is_ranking(self.results):
             return "rank"
+        if is_adaptation(self.results):
+            return "adapt"
         return "finetune" if is_comparison(self.results) else "transfer"
 
     @property
@@ -43,10 +45,10 @@ def read_finished(folder: str | os.PathLike[str]) -> Finished:
 
     >>> read_finished("nowhere")
     Traceback (most recent call last):
-    tljax.checkpoints.run.RunError: there is no folder 'nowhere'; expected that of a run of tljax transfer or finetune
+    tljax.checkpoints.run.RunError: there is no folder 'nowhere'; expected that of a run of tljax transfer, finetune or adapt
     """
     place = pathlib.Path(folder)
-    expected = "expected that of a run of tljax transfer or finetune"
+    expected = "expected that of a run of tljax transfer, finetune or adapt"
     if not place.is_dir():
         raise RunError(f"there is no folder {str(folder)!r}; {expected}")
     file, config = place / "results.json", read_object(place / "config.json")
@@ -60,7 +62,7 @@ def read_finished(folder: str | os.PathLike[str]) -> Finished:
     try:
         check_results(results)
     except ReportError as error:
-        raise RunError(f"{file} holds no results of tljax transfer or finetune: {error}") from error
+        raise RunError(f"{file} holds no results of tljax transfer, finetune or adapt: {error}") from error
     return Finished(place, results, config or {})
 
 

@@ -13,6 +13,7 @@ from tljax.evaluation.report.results import (
     Results,
     cells,
     curves,
+    is_adaptation,
     is_finite,
     label,
     labels_noun,
@@ -141,7 +142,7 @@ def _one_shot(results: Results, theme: Theme) -> Any:
 def curves_figure(results: Results, theme: Theme) -> Any:
     """The verdict's metric on the validation split, and where there is one the training loss, against the step."""
     scale = main_scale(results)
-    panels = [(curves(results, scale.metric.key), scale, _axis_label(scale, "validation "))]
+    panels = [(curves(results, scale.metric.key), scale, _axis_label(scale, "target " if is_adaptation(results) else "validation "))]
     losses = curves(results, "train_loss")
     if losses:
         panels.append((losses, scale_of(results, "train_loss"), "training loss"))

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from tljax.data import Source, fit_standardiser, match_images, standardise
-from tljax.data.arrays import require_every_class
 from tljax.data.classes import class_indices
 from tljax.recipes.options import SettingsError
 from tljax.recipes.tasks import VALIDATION_MOST, VALIDATION_SHARE, Examples, Task, with_validation
@@ -50,7 +49,6 @@ def as_domains(source: Any, target: Any, classes: str | None, seed: int) -> Doma
             raise SettingsError(f"{found.name!r} has not one class per example; tljax adapt needs that")
     names = chosen_classes((source.name, source.train.classes), (target.name, target.train.classes), classes)
     source, target = (_mapped(found, lambda part: _relabelled(part, names)) for found in (source, target))
-    require_every_class(source.train)
     train, valid = with_validation(source.train, source.valid, seed)
     unlabelled, held, note = _target_parts(target, seed)
     return Domains(
@@ -130,6 +128,19 @@ def standardised(domains: Domains) -> Domains:
         return dataclasses.replace(task, statistics=statistics, **parts)
 
     return Domains(scaled(domains.source), scaled(domains.target))
+
+
+def noted(domains: Domains, batch_size: int) -> Domains:
+    """The domains, with a note on each that has fewer examples to train on than a batch takes."""
+
+    def one(task: Task) -> Task:
+        size = len(task.train)
+        if size >= batch_size:
+            return task
+        note = f"{size} examples to train on, smaller than a batch of {batch_size}, in which some come several times"
+        return dataclasses.replace(task, notes=(*task.notes, note))
+
+    return Domains(*map(one, domains))
 
 
 def _target_parts(target: Any, seed: int) -> tuple[Examples, Examples, str]:

@@ -10,7 +10,7 @@ from tljax.recipes.adapting.projection import on_a_plane
 from tljax.recipes.adapting.setup import Setup
 from tljax.recipes.adapting.train import Trained, best_on_test
 from tljax.recipes.finetune.scoring import outputs
-from tljax.recipes.results import fitted_temperature, or_none, score_logits
+from tljax.recipes.results import drawn, fitted_temperature, or_none, score_logits
 from tljax.types import Output
 
 MOST_EXAMPLES = 1000
@@ -40,6 +40,7 @@ def cell(setup: Setup, name: str, run: Trained) -> dict[str, Any]:
         "oracle": best,
         "oracle_step": best_step,
         "a_distance": _distance(found["source"], found["target"]),
+        "labels": drawn(np.arange(len(source.train)), source.train.y),
     }
 
 

@@ -17,7 +17,7 @@ from tljax.data.text import load_tokenizer
 from tljax.data.text_source import load_sentences
 from tljax.models import Pretrained, load_pretrained, with_bottleneck
 from tljax.models.recognition import Recognised, recognise
-from tljax.recipes.adapting.domains import Domains, as_domains, in_one_form, standardised
+from tljax.recipes.adapting.domains import Domains, as_domains, in_one_form, noted, standardised
 from tljax.recipes.adapting.models import model_of
 from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.finetune.images import preprocessor_in
@@ -80,7 +80,7 @@ def load_setup(settings: AdaptSettings) -> Setup:
         model = model_of(settings.model or USUAL_MODELS[not images], classes)
     if settings.width:
         model = with_bottleneck(model, settings.width)
-    return Setup(settings, domains, model, pretrained)
+    return Setup(settings, noted(domains, settings.batch_size), model, pretrained)
 
 
 def _arrays(settings: AdaptSettings, found: Recognised | None) -> Domains:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -131,7 +132,7 @@ def optimizer(learning_rate: float, weight_decay: float, steady: bool) -> optax.
     """
 
     def falling(step: Any) -> Any:
-        return learning_rate * (1 + DECAY * step) ** -0.75
+        return learning_rate * (1 + DECAY * jnp.asarray(step, jnp.float32)) ** -0.75
 
     return optax.chain(
         optax.add_decayed_weights(weight_decay),

@@ -1,0 +1,81 @@
+"""Expressions of methods: what is read, what is refused, and that nothing in them runs."""
+
+import pytest
+
+from tljax.recipes import SettingsError
+from tljax.recipes.adapting import METHODS
+from tljax.recipes.adapting.expression import read_call, read_sum
+from tljax.recipes.adapting.methods import approach
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("cdan", [("cdan", {}, None)]),
+        ("cdan+mcc", [("cdan", {}, None), ("mcc", {}, None)]),
+        (" dann + 0.1 * mcc ", [("dann", {}, None), ("mcc", {}, 0.1)]),
+        ("dann+mcc*2", [("dann", {}, None), ("mcc", {}, 2.0)]),
+        ("1e-4*bsp+dann+dan", [("bsp", {}, 1e-4), ("dann", {}, None), ("dan", {}, None)]),
+        (
+            "cdan(entropy=true)+mcc(temperature=3)",
+            [("cdan", {"entropy": True}, None), ("mcc", {"temperature": 3}, None)],
+        ),
+        ("coral(form=correlation)", [("coral", {"form": "correlation"}, None)]),
+        ("x(a=-1, b=None, c=(1, 2), d='s')", [("x", {"a": -1, "b": None, "c": (1, 2), "d": "s"}, None)]),
+        ("entropy-minimization", [("entropy_minimization", {}, None)]),
+    ],
+)
+def test_sums_are_read(text, parts):
+    assert [(p.call.name, p.call.options, p.weight) for p in read_sum(text)] == parts
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "+", "a+", "a-b+", "a/2", "2", "0*a", "-1*a", "true*a", "1e999*a", "a*b", "(a+b)*2", "a(1)", "a(**b)", "a.b",
+     "a(x=f())", "a(x=1, x=2)", "a[0]", "a if b else c", "lambda: 0", "__import__('os').system('true')", "a\nb", "\0",
+     "(" * 1000],
+)  # fmt: skip
+def test_anything_else_is_one_line(text):
+    with pytest.raises(SettingsError) as error:
+        read_sum(text)
+    assert "cdan+mcc" in str(error.value)
+
+
+def test_models_have_names_of_any_signs():
+    assert read_call("mobilenet-v1-0.25") == ("mobilenet-v1-0.25", {})
+    assert read_call("nets.py:Net(width=3)") == ("nets.py:Net", {"width": 3})
+    with pytest.raises(SettingsError, match="no model with options"):
+        read_call("lenet(5)")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_builds(name):
+    found = approach(name.replace("_", "-"))
+    assert found.name == name.replace("_", "-")
+    assert set(found.objective.streams) & {"source", "train"}  # the cross-entropy's
+    assert "target" in found.objective.streams
+
+
+def test_weights_are_the_published_ones_unless_given():
+    assert "0.0001 * bsp()" in str(approach("dann+bsp").objective)
+    assert "0.5 * bsp()" in str(approach("dann+0.5*bsp").objective)
+    assert approach("dann+0.5*bsp").name == "dann+0.5*bsp"
+    assert str(approach("mcc").objective) == "cross_entropy() + mcc()"
+    assert approach("mdd+mcc").bottleneck == METHODS["mdd"].bottleneck
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cdna", "no method is called 'cdna'; did you mean 'cdan'"),
+        ("cdan+mcc(temprature=3)", "mcc has no option 'temprature'; did you mean 'temperature'"),
+        ("mcc(stream=source)", "mcc has no option 'stream'"),
+        ("source-only+mcc", "source-only is training without any other term"),
+        ("source-only(a=1)", "source-only is training without any other term"),
+        ("mcc(temperature=-1)", "method 'mcc.temperature=-1.'"),
+        ("mcd+adda", "method 'mcd.adda'"),
+    ],
+)
+def test_errors_name_the_nearest(text, message):
+    with pytest.raises(SettingsError, match=message):
+        approach(text)
