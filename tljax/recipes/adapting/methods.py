@@ -5,6 +5,7 @@ A new method is a term in `tljax.objectives` and a row of `METHODS` with its nam
 
 import inspect
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tljax import objectives
@@ -28,13 +29,15 @@ class Method(NamedTuple):
     """Width of the dense layer between backbone and head; 0 for none."""
     steady: bool = False
     """Whether the learning rate stays as it is; else it decays."""
+    streams: Mapping[str, str] = MappingProxyType({})
+    """Streams other than the usual that it reads."""
 
 
 METHODS: Mapping[str, Method] = {
     "dann": Method("domain-adversarial features"),
     "cdan": Method("domain-adversarial features given the predictions"),
-    "adda": Method("adversarial features, the discriminator trained apart", weight=0.1),
-    "mcd": Method("two heads that disagree as much, and features that let them as little, as can be", steady=True),
+    "adda": Method("adversarial features, the discriminator trained apart, in phases"),
+    "mcd": Method("two heads look for disagreement, the features for agreement, in phases", steady=True),
     "mdd": Method("margin disparity of an adversarial head", bottleneck=1024),
     "bsp": Method("penalty on the largest singular value, beside an adversarial term", weight=1e-4),
     "dan": Method("maximum mean discrepancy of the features, several kernels"),
@@ -44,6 +47,9 @@ METHODS: Mapping[str, Method] = {
     "afn": Method("growing feature norms", weight=0.05, bottleneck=1000, steady=True),
     "swd": Method("sliced Wasserstein distance of the features"),
     "bnm": Method("batch nuclear norm of the target's predictions"),
+    "mean_teacher": Method(
+        "predictions for the target as those of a slow copy", weight=3.0, streams={"weak": "target", "strong": "target"}
+    ),
     "entropy_minimization": Method("sure predictions on the target", weight=0.1),
     "information_maximization": Method("sure and various predictions on the target"),
 }
@@ -101,14 +107,15 @@ def _term(part: Part, text: str) -> Term:
     """The term of a summand, times its weight."""
     call = part.call
     factory = getattr(objectives, call.name)
-    known = [name for name in inspect.signature(factory).parameters if name not in _STREAMS]
+    row = METHODS[call.name]
+    known = [name for name in inspect.signature(factory).parameters if name not in (*_STREAMS, *row.streams)]
     for option in call.options:
         if option not in known:
             listed = f"it has {', '.join(known)}" if known else "it has none"
             raise SettingsError(f"{call.name} has no option {option!r}{did_you_mean(option, known)}; {listed}")
-    weight = METHODS[call.name].weight if part.weight is None else part.weight
+    weight = row.weight if part.weight is None else part.weight
     try:
-        term = factory(**call.options)
+        term = factory(**call.options, **row.streams)
     except (TljaxError, TypeError, ValueError) as error:
         raise SettingsError(f"method {text!r}: {error}") from error
     return term if weight == 1 else weight * term
