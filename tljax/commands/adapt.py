@@ -70,7 +70,7 @@ def _add_training(group: Any) -> None:
     add = group.add_argument
     add("--seeds", type=int, metavar="N", help="initialisations and data orders (default: 3)")
     add("--seed", type=int, metavar="N", help="the first seed (default: 0)")
-    add("--steps", type=int, metavar="N", help="training steps of every method (default: 500)")
+    add("--steps", type=int, metavar="N", help="training steps of every method (default: 400)")
     add("--batch-size", type=int, metavar="N", help="examples of each domain per step (default: 32)")
     add("--learning-rate", type=float, metavar="R", help="of SGD at the first step (default: 0.01)")
     add("--weight-decay", type=float, metavar="R", help="of all parameters (default: 0.001)")

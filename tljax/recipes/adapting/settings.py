@@ -41,7 +41,7 @@ class AdaptSettings:
     validator: str = "im"
     seeds: int = 3
     seed: int = 0
-    steps: int = 500
+    steps: int = 400
     batch_size: int = 32
     learning_rate: float = 0.01
     weight_decay: float = 1e-3
