@@ -72,7 +72,7 @@ def test_weights_are_the_published_ones_unless_given():
         ("mcc(stream=source)", "mcc has no option 'stream'"),
         ("source-only+mcc", "source-only is training without any other term"),
         ("source-only(a=1)", "source-only is training without any other term"),
-        ("mcc(temperature=-1)", "method 'mcc.temperature=-1.'"),
+        ("mean-teacher(decay=2)", "method 'mean-teacher.decay=2.': mean_teacher: decay=2"),
         ("mcd+adda", "method 'mcd.adda'"),
     ],
 )

@@ -17,8 +17,9 @@ def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="the metrics of finished runs side by side, or on new data",
-        description="The metrics that finished runs of tljax transfer, finetune and adapt recorded on their test splits, side "
-        "by side. With --data the models that validation chose are evaluated on new data: all of its examples.",
+        description="The metrics that finished runs of tljax transfer, finetune and adapt recorded on their test "
+        "splits, side by side. With --data the models that validation chose are evaluated on new data: all of its "
+        "examples.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder")
@@ -34,8 +35,8 @@ def _add_report(commands: Any) -> None:
     parser = commands.add_parser(
         "report",
         help="the report of a finished run, or of two side by side, as one HTML file",
-        description="Write the report of a finished run of tljax transfer, finetune or adapt anew, with its pictures; or one "
-        "page with two runs of one task side by side, and paired differences where seeds and labels match.",
+        description="Write the report of a finished run of tljax transfer, finetune or adapt anew, with its pictures; "
+        "or one page with two runs of one task side by side, and paired differences where seeds and labels match.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")

@@ -45,7 +45,7 @@ def read_finished(folder: str | os.PathLike[str]) -> Finished:
 
     >>> read_finished("nowhere")
     Traceback (most recent call last):
-    tljax.checkpoints.run.RunError: there is no folder 'nowhere'; expected that of a run of tljax transfer, finetune or adapt
+    tljax.checkpoints.run.RunError: there is no folder 'nowhere'; expected that of a run of ...
     """
     place = pathlib.Path(folder)
     expected = "expected that of a run of tljax transfer, finetune or adapt"

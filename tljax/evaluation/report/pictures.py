@@ -142,7 +142,13 @@ def _one_shot(results: Results, theme: Theme) -> Any:
 def curves_figure(results: Results, theme: Theme) -> Any:
     """The verdict's metric on the validation split, and where there is one the training loss, against the step."""
     scale = main_scale(results)
-    panels = [(curves(results, scale.metric.key), scale, _axis_label(scale, "target " if is_adaptation(results) else "validation "))]
+    panels = [
+        (
+            curves(results, scale.metric.key),
+            scale,
+            _axis_label(scale, "target " if is_adaptation(results) else "validation "),
+        )
+    ]
     losses = curves(results, "train_loss")
     if losses:
         panels.append((losses, scale_of(results, "train_loss"), "training loss"))

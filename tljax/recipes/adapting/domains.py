@@ -66,7 +66,7 @@ def chosen_classes(
     ('cat', 'dog')
     >>> chosen_classes(("photo", ("cat", "dog")), ("sketch", ("cat", "pig")), None)
     Traceback (most recent call last):
-    tljax.recipes.options.SettingsError: the domains have other classes: 'sketch' lacks 'dog', and 'photo' lacks 'pig'...
+    tljax.recipes.options.SettingsError: the domains have other classes: 'sketch' lacks 'dog', and 'photo' lacks ...
     """
     shared = tuple(name for name in source[1] if name in target[1])
     if classes not in (None, SHARED):

@@ -40,7 +40,7 @@ def on_new_data(
         found = [
             _scored(setup, place, seed, calm.get((method.name, seed)) or math.nan) for seed in range(settings.seeds)
         ]
-        metrics = {name: mean_of([math.nan if m[name] is None else float(m[name]) for m in found]) for name in found[0]}
+        metrics = {name: mean_of([_number(scores[name]) for scores in found]) for name in found[0]}
         row = {"method": method.name, "shots": shots, "seeds": len(found), "examples": sum(map(len, _parts(setup)))}
         rows.append(row | {"metrics": metrics})
     return rows
@@ -69,3 +69,7 @@ def _scored(setup: Setup, place: pathlib.Path, seed: int, calmer: float) -> dict
 def _settings(config: Mapping[str, Any], label: str | None) -> AdaptSettings:
     given = {name: value for name, value in config.items() if value is not None}
     return adapt_settings(given | ({"label": label} if label else {}))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -73,9 +73,9 @@ def approach(text: str) -> Approach:
 
     >>> print(approach("source-only").objective)
     cross_entropy()
-    >>> approach("dan+mmc")
+    >>> approach("cdna+mcc")
     Traceback (most recent call last):
-    tljax.recipes.options.SettingsError: no method is called 'mmc'; did you mean 'mcc'...
+    tljax.recipes.options.SettingsError: no method is called 'cdna'; did you mean 'cdan'...
     """
     parts = [_with_underscores(part) for part in read_sum(text)]
     if [part.call.name for part in parts] == ["source_only"] and not parts[0].call.options:
@@ -98,9 +98,11 @@ def _check_name(call: Call, text: str) -> None:
     if call.name == "source_only":
         raise SettingsError(f"{text!r}: source-only is training without any other term, so it stands alone")
     if call.name not in METHODS:
-        known = [name.replace("_", "-") for name in METHODS]
-        near = did_you_mean(call.name.replace("_", "-"), known)
-        raise SettingsError(f"no method is called {call.name!r}{near}; there are {BASELINE}, {', '.join(known)}")
+        known = [BASELINE, *(name.replace("_", "-") for name in METHODS)]
+        name = call.name.replace("_", "-")
+        near = did_you_mean(name, known)
+        there = f"{near} There are" if near else "; there are"
+        raise SettingsError(f"no method is called {name!r}{there} {', '.join(known)}")
 
 
 def _term(part: Part, text: str) -> Term:

@@ -50,7 +50,8 @@ def _module(where: str, spec: str) -> Any:
         if file.suffix != ".py":
             return importlib.import_module(where)
         found = importlib.util.spec_from_file_location(file.stem, file)
-        assert found is not None and found.loader is not None
+        assert found is not None
+        assert found.loader is not None
         module = sys.modules[file.stem] = importlib.util.module_from_spec(found)  # dataclasses look it up there
         found.loader.exec_module(module)
         return module

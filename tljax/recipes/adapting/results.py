@@ -89,7 +89,7 @@ def _recall_gains(own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, 
             found.append(None)
             continue
         shares = [[float(m[c, c] / m[c].sum()) for m in stack] for stack in matrices]
-        gain = gain_over(BASELINE, *shares, METRIC)
+        gain = gain_over(BASELINE, shares[0], shares[1], METRIC)
         found.append({key: gain[key] for key in ("mean", "low", "high", "outcome")})
     return found
 

@@ -1,4 +1,4 @@
-"""`tljax adapt`: a labelled source, an unlabelled target; adapt, compare with the source alone, tell whether it helped."""
+"""`tljax adapt`: from a labelled source to an unlabelled target, and whether it helped beside the source alone."""
 
 import functools
 import pathlib

@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tljax.recipes.adapting.methods import BASELINE, Approach, approach
 from tljax.evaluation.validator import VALIDATORS
+from tljax.recipes.adapting.methods import BASELINE, Approach, approach
 from tljax.recipes.options import described, read_settings, require, require_known, run_folder
 
 DEMO = ("digits-plain", "digits-turned")
@@ -115,7 +115,7 @@ def adapt_settings(values: Mapping[str, Any]) -> AdaptSettings:
 
     >>> adapt_settings({"source": "photo", "target": "sketch", "method": "source-onyl"})
     Traceback (most recent call last):
-    tljax.recipes.options.SettingsError: no method is called 'source_onyl'; did you mean 'source-only'...
+    tljax.recipes.options.SettingsError: no method is called 'source-onyl'; did you mean 'source-only'...
     """
     named = {("methods" if name == "method" else name): value for name, value in values.items()}
     return read_settings(AdaptSettings, named)

@@ -97,8 +97,10 @@ def _arrays(settings: AdaptSettings, found: Recognised | None) -> Domains:
     side = settings.image_size
     size = (side, side) if side else None if shape is None else (int(shape[0]), int(shape[1]))
     if prepare is not None:
-        both = [load(spec, label=_column(spec, settings), prepare=prepare) for spec in (settings.source, settings.target)]
-        return as_domains(*both, settings.classes, settings.seed)
+        both = [
+            load(spec, label=_column(spec, settings), prepare=prepare) for spec in (settings.source, settings.target)
+        ]
+        return as_domains(both[0], both[1], settings.classes, settings.seed)
     source = load(settings.source, label=_column(settings.source, settings), size=size)
     have = source.train.x.shape[1:]
     if size is None and len(have) == 3 and pathlib.Path(settings.target).is_dir():
@@ -121,7 +123,7 @@ def _sentences(settings: AdaptSettings) -> Domains:
     lengths = [found.train.x["mask"].shape[1] for found in both]
     if lengths[0] != lengths[1]:
         both = [read(spec, max(lengths)) for spec in (settings.source, settings.target)]
-    return as_domains(*both, settings.classes, settings.seed)
+    return as_domains(both[0], both[1], settings.classes, settings.seed)
 
 
 def _column(spec: str, settings: AdaptSettings) -> str | None:

@@ -1,6 +1,6 @@
 """Training a method from every seed's start, and reading off what was chosen, the last step, and the best on the test.
 
-All methods get the same starts, order of the source's examples, steps and optimiser, so that they are compared in pairs.
+All methods get the same starts, order of the source's examples, steps and optimiser, so they are compared in pairs.
 """
 
 import functools
@@ -60,7 +60,9 @@ def train(setup: Setup, method: Approach, folder: pathlib.Path, show: bool) -> l
             result = _fitted(setup, method, seed, folder, show)
             seconds += [] if result.step_seconds is None else [result.step_seconds]
             runs.append(
-                Trained(seed, result.params, result.last, int(result.best_step), float(result.best_value), result.history)
+                Trained(
+                    seed, result.params, result.last, int(result.best_step), float(result.best_value), result.history
+                )
             )
             keep(folder, seed, result.params)
     if not begun:
@@ -126,7 +128,7 @@ def _adapts(method: Approach) -> bool:
 
 @functools.cache
 def optimizer(learning_rate: float, weight_decay: float, steady: bool) -> optax.GradientTransformation:
-    """SGD with Nesterov momentum, decay coupled with the gradient, and the rate that falls as domain adaptation's usual.
+    """SGD with Nesterov momentum, decay coupled with the gradient, and the falling rate that is usual here.
 
     The same object for the same numbers, so that programs are shared.
     """
