@@ -64,6 +64,10 @@ def test_names():
         validator("bmn")
     with pytest.raises(EvaluationError, match="no validator 'snds'"):
         validator("im", also=["snds"])
+    with pytest.raises(EvaluationError, match="at_least is an accuracy on the source, from 0 to 1; found 70"):
+        validator("im", at_least=70)
+    with pytest.raises(EvaluationError, match="'source_accuracy' reads the validation stream 'source'"):
+        validator("im", at_least=0.7).computed({"target": False})
 
 
 def test_what_is_computed():

@@ -161,6 +161,17 @@ def test_answers_that_are_no_numbers_are_never_the_best():
     assert all(np.isnan([row[n] for n in NUMBERS]).all() for row in rows(result)[1:])
 
 
+def test_a_step_needs_the_accuracy_on_the_source_that_is_asked_for():
+    free, bound = quick("snd"), quick(validator("snd", at_least=0.7))
+    assert rows(free) == rows(bound)
+    allowed = [row for row in rows(bound) if row["source_accuracy"] >= 0.7]
+    assert 0 < len(allowed) < len(rows(bound))
+    assert bound.best_step == max(allowed, key=lambda row: row["snd"])["step"]
+    assert bound.best_value == max(row["snd"] for row in allowed)
+    none = quick(validator("snd", at_least=1.0))
+    assert (none.best_step, none.best_value) == (0, -np.inf)
+
+
 def test_early_stopping():
     result = quick("certainty", optimizer=optax.sgd(0.0), steps=40, patience=2)
     assert (result.steps, int(result.best_step)) == (6, 0)

@@ -53,6 +53,7 @@ class Validator:
     source_train: str = "source_train"
     oracle: str | None = None
     also: tuple[str, ...] | None = None
+    at_least: float | None = None
 
     def __str__(self) -> str:
         usual = {field.name: field.default for field in dataclasses.fields(self)}
@@ -83,7 +84,7 @@ class Validator:
         >>> validator("im").computed({"source": True, "target": False})
         ('source_accuracy', 'source_likelihood', 'certainty', 'im', 'bnm', 'snd')
         """
-        asked = (self.name, *(self.also or ()))
+        asked = (self.name, *(self.also or ()), *(("source_accuracy",) if self.at_least is not None else ()))
         for name in asked:
             lacking = self._lacking(name, labelled)
             if lacking:
@@ -120,6 +121,16 @@ class Validator:
                 return f"needs labels of the validation stream {stream!r}, which has none"
         return ""
 
+    def value(self, numbers: Mapping[str, float]) -> float:
+        """What is compared with other steps: the number that chooses; NaN where the source's accuracy is too low.
+
+        >>> validator("snd", at_least=0.5).value({"source_accuracy": 0.4, "snd": 3.0})
+        nan
+        """
+        if self.at_least is not None and not numbers["source_accuracy"] >= self.at_least:
+            return float("nan")
+        return numbers[self.number]
+
     def __call__(self, answers: Mapping[str, Answers]) -> dict[str, float]:
         """The number of every validator that can be computed, by its name in a log; NaN of answers that are no numbers.
 
@@ -141,6 +152,7 @@ def validator(
     source_train: str = "source_train",
     oracle: str | None = None,
     also: Sequence[str] | None = None,
+    at_least: float | None = None,
 ) -> Validator:
     """What chooses the best step of a run without labels of the target, as `fit` takes it for its `metric`.
 
@@ -164,9 +176,13 @@ def validator(
             test set can be followed beside the choice, which it has no part in.
         also: the others to be computed at every evaluation. Default: all for which there are data; of N target examples
             "snd" takes N^2 time.
+        at_least: the accuracy on the source's validation examples, 0..1, that a step needs to be chosen. Some take a
+            model that answers nothing for a good one: to "snd" answers that are all alike are dense, so it would choose
+            a head that has not learnt yet. With fewer everywhere the start is kept, at a best value of minus infinity.
 
     Raises:
-        EvaluationError: a name of no validator; when it is used, streams or labels that it needs and that are missing.
+        EvaluationError: a name of no validator, `at_least` outside 0..1; when it is used, streams or labels that it
+            needs and that are missing.
 
     Reference: Musgrave et al. 2021, Unsupervised domain adaptation: a reality check, arXiv:2111.15672; those of each in
     `tljax.scores`.
@@ -175,7 +191,9 @@ def validator(
     validator('im') validator('certainty', also=('snd',))
     """
     others = None if also is None else tuple(map(_known, [also] if isinstance(also, str) else also))
-    return Validator(_known(name), source, target, source_train, oracle, others)
+    if at_least is not None and not 0 <= at_least <= 1:
+        raise EvaluationError(f"at_least is an accuracy on the source, from 0 to 1; found {at_least!r}")
+    return Validator(_known(name), source, target, source_train, oracle, others, at_least)
 
 
 def _known(name: Any) -> str:

@@ -48,15 +48,17 @@ class Chooser:
         """
         answers = {name: self._answers(run, batch) for name, batch in self.data.items()}
         if not self.stacked:
-            scores: dict[str, Any] = self.validator(answers)
-        else:
-            each = [
-                None if stopped else self.validator({name: _of_run(given, i) for name, given in answers.items()})
-                for i, stopped in enumerate(np.array(run.best.stopped))
-            ]
-            names = next(found for found in each if found is not None)
-            scores = {name: np.array([np.nan if found is None else found[name] for found in each]) for name in names}
-        return self.program.judge(run, jnp.asarray(scores[self.validator.number], jnp.float32)), scores
+            found = self.validator(answers)
+            return self.program.judge(run, jnp.float32(self.validator.value(found))), found
+        going = np.flatnonzero(~np.array(run.best.stopped)).tolist()
+        each = {i: self.validator({name: _of_run(given, i) for name, given in answers.items()}) for i in going}
+        values = np.full(len(run.best.stopped), np.nan, np.float32)
+        scores: dict[str, Any] = {}
+        for i, found in each.items():
+            values[i] = self.validator.value(found)
+            for name, number in found.items():
+                scores.setdefault(name, np.full(len(values), np.nan))[i] = number
+        return self.program.judge(run, jnp.asarray(values)), scores
 
     def text(self, run: Run) -> str:
         """What the evaluation is, for telling runs apart. `run`: of shapes."""
