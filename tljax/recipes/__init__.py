@@ -9,5 +9,6 @@ from tljax.recipes.probing import ProbeTable as ProbeTable
 from tljax.recipes.probing import probe as probe
 from tljax.recipes.ranking import Tuning as Tuning
 from tljax.recipes.ranking import rank_models as rank_models
+from tljax.recipes.relationship import category_relationship as category_relationship
 from tljax.recipes.settings import Settings as Settings
 from tljax.recipes.transfer import run_transfer as run_transfer
