@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from tljax.objectives.describe import describe
 from tljax.objectives.mean import added, weighted_mean, widened
-from tljax.objectives.stream import output_of
+from tljax.objectives.stream import name_of
 from tljax.objectives.term import Metrics, Scene, Term, stateless
 from tljax.types import Array
 
@@ -62,7 +62,8 @@ def afn(*, delta: float = 1.0, source: str = "source", target: str = "target") -
     def value(scene: Scene) -> tuple[Array, Metrics]:
         losses, metrics = [], {}
         for stream in (source, target):
-            features, weight = output_of(scene, stream, text).features, scene.batches[stream].weight
+            name = name_of(scene, stream, text)
+            features, weight = scene.outputs[name].features, scene.batches[name].weight
             losses.append(adaptive_feature_norm(features, weight, delta=delta))
             metrics[f"{stream}/feature_norm"] = weighted_mean(feature_norms(features), weight)
         loss = added(*losses)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from tljax.objectives.describe import describe
 from tljax.objectives.mean import weighted_mean, widened
-from tljax.objectives.stream import output_of
+from tljax.objectives.stream import name_of
 from tljax.objectives.term import Metrics, Scene, Term, stateless
 from tljax.types import Array
 
@@ -67,8 +67,9 @@ def entropy_minimization(*, epsilon: float = 0.0, stream: str = "target") -> Ter
     text = describe(entropy_minimization, epsilon=epsilon, stream=stream)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
-        logits = output_of(scene, stream, text).logits
-        loss = weighted_mean(entropies(logits, epsilon=epsilon), scene.batches[stream].weight)
+        name = name_of(scene, stream, text)
+        losses = entropies(scene.outputs[name].logits, epsilon=epsilon)
+        loss = weighted_mean(losses, scene.batches[name].weight)
         return loss, {"entropy": loss}
 
     return stateless(value, text, stream)
@@ -87,8 +88,8 @@ def information_maximization(*, diversity: float = 1.0, stream: str = "target") 
     text = describe(information_maximization, diversity=diversity, stream=stream)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
-        logits = output_of(scene, stream, text).logits
-        loss = information_loss(logits, scene.batches[stream].weight, diversity=diversity)
+        name = name_of(scene, stream, text)
+        loss = information_loss(scene.outputs[name].logits, scene.batches[name].weight, diversity=diversity)
         return loss, {"information_loss": loss}
 
     return stateless(value, text, stream)

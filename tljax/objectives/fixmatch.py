@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from tljax.objectives.classification import cross_entropy_losses
 from tljax.objectives.describe import describe
 from tljax.objectives.mean import weighted_mean, widened
-from tljax.objectives.stream import LabelError, output_of
+from tljax.objectives.stream import LabelError, name_of
 from tljax.objectives.term import Metrics, Scene, Term, stateless
 from tljax.types import Array
 
@@ -67,8 +67,9 @@ def fixmatch(*, threshold: float = 0.95, weak: str = "weak", strong: str = "stro
     text = describe(fixmatch, threshold=threshold, weak=weak, strong=strong)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
-        logits, guide = (output_of(scene, stream, text).logits for stream in (strong, weak))
-        weight = scene.batches[strong].weight
+        names = [name_of(scene, stream, text) for stream in (strong, weak)]
+        logits, guide = (scene.outputs[name].logits for name in names)
+        weight = scene.batches[names[0]].weight
         loss = weighted_mean(pseudo_label_losses(logits, guide, threshold=threshold), weight)
         sure = confident(guide, threshold=threshold).astype(loss.dtype)
         return loss, {"fixmatch": loss, "fixmatch/confident": weighted_mean(sure, weight)}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from tljax.objectives.describe import describe
 from tljax.objectives.mean import weighted_mean, widened
-from tljax.objectives.stream import LabelError, output_of
+from tljax.objectives.stream import LabelError, name_of
 from tljax.objectives.term import Metrics, Owned, Scene, Term
 from tljax.tree import map_named
 from tljax.types import Array, Key, Params, is_state
@@ -64,14 +64,14 @@ def mean_teacher(*, decay: float = 0.999, weak: str = "weak", strong: str = "str
         return Owned(state=jax.tree.map(_wide_copy, scene.params))
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
-        logits, batch = output_of(scene, strong, text).logits, scene.batches[strong]
-        output_of(scene, weak, text)  # says it if there is none
+        name, shown = name_of(scene, strong, text), name_of(scene, weak, text)
+        logits, weight = scene.outputs[name].logits, scene.batches[name].weight
         teacher = jax.lax.stop_gradient(followed(owned.state, scene.params, scene.step, decay))
         narrow = jax.tree.map(lambda slow, now: slow.astype(now.dtype), teacher, scene.params)
-        told = jax.lax.stop_gradient(scene.evaluate(narrow, scene.batches[weak].x).logits)
-        loss = weighted_mean(consistency_losses(logits, told), batch.weight)
+        told = jax.lax.stop_gradient(scene.evaluate(narrow, scene.batches[shown].x).logits)
+        loss = weighted_mean(consistency_losses(logits, told), weight)
         agree = (jnp.argmax(logits, axis=-1) == jnp.argmax(told, axis=-1)).astype(loss.dtype)
-        return loss, teacher, {"mean_teacher": loss, "mean_teacher/agreement": weighted_mean(agree, batch.weight)}
+        return loss, teacher, {"mean_teacher": loss, "mean_teacher/agreement": weighted_mean(agree, weight)}
 
     return Term(apply, init, text, (strong, weak) if weak != strong else (strong,))
 
