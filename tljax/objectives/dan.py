@@ -12,8 +12,8 @@ FIVE = Gaussians()
 def mk_mmd(source: Array, target: Array, *, kernel: Gaussians = FIVE, linear: bool = False) -> Array:
     """The squared maximum mean discrepancy of two batches under a sum of Gaussian kernels, a scalar.
 
-    Both estimates are unbiased: near 0, and as often below it as above, where the domains are the same. TLlib adds the
-    constant ``2 / (B - 1)``, meant to keep the value from falling below 0; it moves nothing, and here it is left out.
+    At a given bandwidth both estimates are unbiased: where the domains are the same their mean is 0, and values below 0
+    are usual. TLlib adds the constant ``2 / (B - 1)``, meant to lift them above 0; it has no gradient, and is left out.
 
     Args:
         source: features `[N, D]`.

@@ -1,0 +1,114 @@
+"""Whole runs with data that have no labels: they end better than without them, and resume bit for bit."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import tljax as tl
+from tljax.training.streams import passes
+
+
+def accuracy(model, params, x, y):
+    return float(np.mean(tl.predict(model, params, x).logits.argmax(-1) == y))
+
+
+def turned_domains(angle=50, n=400):
+    """Three clusters, and the same turned and shifted."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[2, 0], [-1, 1.7], [-1, -1.7]])
+
+    def draw():
+        y = rng.integers(0, 3, n).astype("int32")
+        return (centres[y] + 0.45 * rng.normal(size=(n, 2))), y
+
+    t = np.deg2rad(angle)
+    (xs, ys), (xt, yt) = draw(), draw()
+    xt = xt @ np.array([[np.cos(t), np.sin(t)], [-np.sin(t), np.cos(t)]]) + np.array([[0.3, 0]])
+    return (xs.astype("float32"), ys), (xt.astype("float32"), yt)
+
+
+@pytest.mark.slow
+def test_aligned_and_unconfused_targets():
+    """DAN and MCC against the source alone, on a target turned by 50 degrees."""
+    (xs, ys), (xt, yt) = turned_domains()
+    model = tl.models.mlp((16, 16), num_classes=3)
+    start = model.init(jax.random.key(0), xs)
+
+    def run(objective):
+        data = {"source": (xs, ys), "target": (xt, None)}
+        given = {"optimizer": optax.adam(3e-3), "steps": 300, "batch_size": 64, "progress": False}
+        return accuracy(model, tl.fit(model, start, objective, train=data, **given).params, xt, yt)
+
+    alone = run(tl.cross_entropy(stream="source"))
+    assert alone < 0.92
+    for term in (tl.dan(), tl.mcc()):
+        assert run(tl.cross_entropy() + term) > alone + 0.05
+
+
+@pytest.mark.slow
+def test_two_labels_a_class_and_many_without():
+    """Mean teacher and FixMatch against the labelled four alone: two clusters along the first of eight directions."""
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, 400).astype("int32")
+    x = rng.normal(size=(400, 8))
+    x[:, 0] = 2 * (2 * y - 1) + 0.4 * x[:, 0]
+    x = x.astype("float32")
+    few = np.concatenate([np.flatnonzero(y == c)[:2] for c in (0, 1)])
+    model = tl.models.mlp((32,), num_classes=2)
+    start = model.init(jax.random.key(1), x)
+    blur = lambda by: lambda key, batch: batch._replace(x=batch.x + by * jax.random.normal(key, batch.x.shape))  # noqa: E731
+
+    def run(term=None):
+        data, sizes, given = {"train": (x[few], y[few])}, {"train": 4}, {}
+        if term is not None:
+            data, sizes = data | {"unlabelled": (x, None)}, sizes | {"unlabelled": 64}
+            given["views"] = {"weak": "unlabelled", "strong": "unlabelled"}
+            given["augment"] = {"weak": blur(0.1), "strong": blur(0.7)}
+        objective = tl.cross_entropy() if term is None else tl.cross_entropy() + term
+        given |= {"optimizer": optax.adam(3e-3), "steps": 300, "batch_size": sizes, "progress": False, "seed": 1}
+        return accuracy(model, tl.fit(model, start, objective, train=data, **given).params, x, y)
+
+    alone = run()
+    assert alone < 0.9
+    for term in (5 * (tl.ramp_up(steps=200) * tl.mean_teacher(decay=0.97)), tl.fixmatch(threshold=0.9)):
+        assert run(term) > alone + 0.08
+
+
+def test_the_teacher_survives_a_stop(tmp_path):
+    """A run that broke off in the middle ends as one that did not; all its losses are made with the teacher."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 4)).astype("float32"), (np.arange(32) % 2).astype("int32")
+    model = tl.models.mlp((6,), num_classes=2, norm="batch", dropout=0.3)
+    start = model.init(jax.random.key(0), x)
+    objective = tl.cross_entropy() + 3 * tl.mean_teacher(decay=0.8, weak="unlabelled", strong="unlabelled")
+    optimizer = optax.adam(0.03)
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(row):
+        if row["step"] == 6:
+            raise Stop
+
+    def run(folder, **given):
+        data = {"train": (x[:8], y[:8]), "unlabelled": (x, None)}
+        return tl.fit(
+            model, start, objective, train=data, optimizer=optimizer, steps=9, batch_size=8, log_every=1, save_every=2,
+            run_dir=tmp_path / folder, progress=False, **given,
+        )  # fmt: skip
+
+    whole = run("whole")
+    with pytest.raises(Stop):
+        run("broken", on_log=[stop])
+    resumed = run("broken")
+    assert resumed.history == whole.history
+    last = [jax.tree.leaves(jax.tree.map(np.asarray, result.last)) for result in (whole, resumed)]
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(*last, strict=True))
+
+
+def test_a_batch_shared_with_the_source():
+    """MCC joins the target to the labelled stream, whatever that is called; DAN does not."""
+    assert passes(tl.cross_entropy() + tl.mcc()) == [("train", "target")]
+    assert passes(tl.cross_entropy() + tl.mcc() + tl.dan()) == [("target", "source")]
+    assert passes(tl.cross_entropy() + tl.dan()) == [("source",), ("target",)]
