@@ -1,5 +1,6 @@
 """Validators by name: what each computes, what it needs, and what it refuses."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
@@ -93,3 +94,14 @@ def test_unknown_answers_are_nan_where_they_are_read():
     assert np.isnan([found[name] for name in ("certainty", "im", "bnm", "snd", "dev", "oracle_accuracy")]).all()
     found = validator("im")(GIVEN | {"target": target._replace(features=target.features * np.float32(np.nan))})
     assert [name for name, value in found.items() if np.isnan(value)] == ["dev"]
+
+
+def test_half_precision():
+    narrow = {
+        name: given._replace(
+            logits=np.asarray(jnp.bfloat16(given.logits)), features=np.asarray(jnp.bfloat16(given.features))
+        )
+        for name, given in GIVEN.items()
+    }
+    for (name, a), b in zip(validator("im")(narrow).items(), validator("im")(GIVEN).values()):
+        np.testing.assert_allclose(a, b, rtol=0.05, err_msg=name)

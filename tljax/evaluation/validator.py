@@ -25,7 +25,7 @@ class Answers(NamedTuple):
     logits: Any
     """`[N, C]`."""
     features: Any
-    """`[N, D]`, what the head reads."""
+    """`[N, D]`, what the head reads; None will do where "dev" is not computed."""
     labels: Any = None
     """Classes `[N]`, integers; None where they are not known."""
 

@@ -40,6 +40,8 @@ class Chooser:
     data: dict[str, Batch]
     """By stream `[batches, B, ...]`, with weight 0 on the padding."""
     stacked: bool
+    with_features: bool
+    """Whether any of them reads features; else they do not come to the host."""
 
     def evaluate(self, run: Run) -> tuple[Run, dict[str, Any]]:
         """The numbers of all validators, arrays `[R]` for a stack, and `run` with the better parameters.
@@ -70,12 +72,13 @@ class Chooser:
         """On the host; of a stack, logits and features have the runs on their first axis."""
         parts = []
         for i in range(len(batch.weight)):  # the device never holds more than one batch of them
-            parts.append([np.asarray(part) for part in self.program.answer(run, batch.x, jnp.int32(i))])
+            found = self.program.answer(run, batch.x, jnp.int32(i))
+            parts.append([np.asarray(part) for part in (found if self.with_features else found[:1])])
         real = np.asarray(batch.weight).reshape(-1) > 0
         axis = 1 if self.stacked else 0
-        logits, features = (np.compress(real, np.concatenate(leaves, axis), axis) for leaves in zip(*parts))
+        logits, *features = (np.compress(real, np.concatenate(leaves, axis), axis) for leaves in zip(*parts))
         labels = None if batch.y is None else np.asarray(batch.y).reshape(-1)[real]
-        return Answers(logits, features, labels)
+        return Answers(logits, features[0] if features else None, labels)
 
 
 def chooser(
@@ -100,7 +103,8 @@ def chooser(
         )
     given = {name: _checked(model, params, name, data) for name, data in valid.items()}
     try:
-        read = validator.read({name: y is not None for name, (_, y) in given.items()})
+        known = {name: y is not None for name, (_, y) in given.items()}
+        read, computed = validator.read(known), validator.computed(known)
     except EvaluationError as error:
         raise FitError(str(error)) from error
     for name, (x, _) in given.items():
@@ -108,7 +112,7 @@ def chooser(
         if size < 2:
             raise FitError(f"the validation data ({name}) need two examples or more; found {size}")
     data = {name: cut(x, y) for name, (x, y) in given.items() if name in read}
-    return Chooser(validator, _program(model.apply, shared, patience), data, shared is not None)
+    return Chooser(validator, _program(model.apply, shared, patience), data, shared is not None, "dev" in computed)
 
 
 def _checked(model: Model, params: Params, name: str, data: Any) -> tuple[Any, Any]:
@@ -129,7 +133,8 @@ def _checked(model: Model, params: Params, name: str, data: Any) -> tuple[Any, A
 
 
 def _of_run(answers: Answers, i: int) -> Answers:
-    return answers._replace(logits=answers.logits[i], features=answers.features[i])
+    features = None if answers.features is None else answers.features[i]
+    return answers._replace(logits=answers.logits[i], features=features)
 
 
 @functools.lru_cache(maxsize=16)
