@@ -59,6 +59,13 @@ def _add_methods(group: Any) -> None:
         help="the leaves that get adapters (default: attention query and value; without attention, all kernels)",
     )
     add(
+        "--regularizer",
+        type=words,
+        metavar="NAME[:WEIGHT],...",
+        help="l2-sp, delta, bss, lwf, co-tuning: keep what is fine-tuned near the source (default: none; weights as "
+        "published)",
+    )
+    add(
         "--keep-head",
         action=argparse.BooleanOptionalAction,
         help="start from the head in the file, where it has as many classes (default: no, afresh)",

@@ -16,9 +16,11 @@ from tljax.checkpoints import load_weights
 from tljax.checkpoints.run import make_folder, write_atomically
 from tljax.data import Dataset, k_shot
 from tljax.evaluation.report.results import label
+from tljax.objectives import Term
 from tljax.plans import plan
 from tljax.recipes.closed_form import closed_form_head
 from tljax.recipes.finetune.methods import BASELINE, METHODS, Options, prepared
+from tljax.recipes.finetune.regularizers import regularised
 from tljax.recipes.finetune.scoring import outputs, scored
 from tljax.recipes.finetune.settings import FinetuneSettings
 from tljax.recipes.finetune.setup import Setup
@@ -81,7 +83,15 @@ class Bench:
         """What every method shares, so that programs are shared too."""
         subsets = {seed: np.searchsorted(self.drawn, rows) for seed, rows in self.rows.items()}
         s = self.settings
-        return Trainer(self.setup.task.objective, subsets, s.batch_size, s.seed, s.tune, self.show)
+        return Trainer(subsets, s.batch_size, s.seed, s.tune, self.show)
+
+    @functools.cached_property
+    def objective(self) -> Term:
+        """What all but the probe minimise: the loss of the task, with the regularisers that were asked for."""
+        common = None if self.settings.labels_per_class and self.settings.seeds > 1 else self.pool
+        return regularised(
+            self.setup.task.objective, self.settings.regularizers, self.setup, self.settings.model, common
+        )
 
     @functools.cached_property
     def features(self) -> dict[str, Dataset]:
@@ -149,14 +159,16 @@ class Bench:
         if self._on_features(name):
             heads = {seed: {"head": start["head"]} for seed, start in self.starts.items()}
             rates, steps = s.rates(name) or method.rates, max(PROBE_STEPS, s.steps)
-            return Contender(HEAD, heads, plan(), self.features["pool"], self.features["valid"], rates, steps)
+            parts, objective = self.features, self.setup.task.objective
+            return Contender(HEAD, heads, plan(), parts["pool"], parts["valid"], rates, steps, objective)
         ready = {}
         for seed, start in (self.solved if method.start == "closed form" else self.starts).items():
             key = jax.random.fold_in(jax.random.key(s.seed + 1 + seed), 1)
             options = Options(s.target, s.rank, s.alpha, key)
             model, ready[seed], rules = prepared(method, self.setup.pretrained.model, start, options)
         rates = s.rates(name) or method.rates_for(self.setup.pretrained.params)
-        return Contender(model, ready, rules, self.pool, self.setup.task.valid, rates, s.steps)
+        objective = self.setup.task.objective if name == BASELINE else self.objective
+        return Contender(model, ready, rules, self.pool, self.setup.task.valid, rates, s.steps, objective)
 
     def _on_features(self, name: str) -> bool:
         """Whether the method trains a linear head on frozen features, which then are computed once."""

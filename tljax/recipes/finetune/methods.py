@@ -145,3 +145,6 @@ METHODS: Mapping[str, Method] = {
     "vera": Method(_adapters, (1e-3, 3e-3, 1e-2), adapt=_vera),
     "ia3": Method(_adapters, (1e-3, 3e-3, 1e-2), adapt=_ia3),
 }
+
+REGULARIZERS: Mapping[str, float] = {"l2-sp": 0.01, "delta": 0.01, "bss": 1e-3, "lwf": 4.0, "co-tuning": 2.3}
+"""What may be added to the loss of methods that move the pretrained weights, and the published weight of each."""

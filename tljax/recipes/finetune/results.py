@@ -26,7 +26,7 @@ def collect(settings: FinetuneSettings, setup: Setup, found: Mapping[str, Mappin
         "title": settings.title,
         "verdict": _verdict(settings, found, shots),
         "target": {k: v for k, v in sizes.items() if k != "train"} | {"pool": sizes["train"]},
-        "notes": list(setup.task.notes),
+        "notes": [*setup.task.notes, *_added(settings)],
         "model": {
             "name": setup.pretrained.model.name,
             "parameters": count(setup.pretrained.params),
@@ -51,6 +51,12 @@ def chosen_method(found: Mapping[str, Mapping[str, Any]]) -> str:
     'b'
     """
     return max(found, key=lambda name: float(np.mean([cell["valid"] for cell in found[name]["cells"]])))
+
+
+def _added(settings: FinetuneSettings) -> list[str]:
+    """What says that the loss was regularised."""
+    parts = ", ".join(f"{weight:g} times {name}" for name, weight in settings.regularizers.items())
+    return [f"added to the loss of all but the probe: {parts}"] if parts else []
 
 
 def _values(result: Mapping[str, Any], metric: str) -> list[float]:

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tljax.recipes.finetune.methods import BASELINE, METHODS
+from tljax.recipes.finetune.methods import BASELINE, METHODS, REGULARIZERS
 from tljax.recipes.options import SettingsError, described, read_settings, require, require_known, run_folder
 
 TUNE = ("every", "first")
@@ -24,6 +24,7 @@ class FinetuneSettings:
         "methods": str,
         "learning_rates": str,
         "target": str,
+        "regularizer": str,
     }
 
     model: str = ""
@@ -49,6 +50,8 @@ class FinetuneSettings:
     alpha: float = 16.0
     target: tuple[str, ...] = ()
     """Selectors of the leaves that get adapters; empty: each method's own."""
+    regularizer: tuple[str, ...] = ()
+    """``"l2-sp"`` or ``"l2-sp:0.01"``, with the weight; several add up. They count in every method but the probe."""
     keep_head: bool = False
     """Whether a head of as many classes in the file is kept, rather than initialised afresh."""
     seeds: int = 1
@@ -74,6 +77,29 @@ class FinetuneSettings:
         require(len(self.mean) == len(self.std), "std", self.std, f"as many numbers as mean, {len(self.mean)}")
         require(all(s > 0 for s in self.std), "std", self.std, "positive")
         self._rates()
+        adapted = [name for name in self.methods if self.regularizers and METHODS[name].adapt is not None]
+        require(
+            not adapted, "regularizer", self.regularizer, f"left out with {', '.join(adapted)}: no weight moves there"
+        )
+
+    @property
+    def regularizers(self) -> dict[str, float]:
+        """The weight of each regulariser that was asked for.
+
+        >>> FinetuneSettings("a", "b", regularizer=("l2-sp", "lwf:1.5")).regularizers
+        {'l2-sp': 0.01, 'lwf': 1.5}
+        """
+        found: dict[str, float] = {}
+        for text in self.regularizer:
+            name, colon, number = text.partition(":")
+            require_known("regularizer", name, REGULARIZERS)
+            require(name not in found, "regularizer", text, f"{name} once")
+            try:
+                found[name] = float(number) if colon else REGULARIZERS[name]
+            except ValueError:
+                found[name] = 0.0
+            require(0 < found[name] < 1e9, "regularizer", text, "a name, or with a weight above 0 as l2-sp:0.01")
+        return found
 
     @property
     def compared(self) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ class Contender(NamedTuple):
     valid: Any
     rates: tuple[float, ...]
     steps: int
+    objective: Term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,6 @@ class Cost(NamedTuple):
 class Trainer:
     """How every method is trained."""
 
-    objective: Term
     subsets: Mapping[int, np.ndarray]
     """The labelled examples of each seed, as positions in the pool."""
     batch_size: int
@@ -123,7 +123,7 @@ class Trainer:
         result = fit_many(
             contender.model,
             stacked([contender.starts[seed] for seed, _ in runs]),
-            self.objective,
+            contender.objective,
             contender.plan,
             contender.pool,
             contender.valid,
