@@ -6,9 +6,9 @@
 PACS is a cut of four domains (art, cartoon, photo, sketch) with seven classes and 64x64 pixels, 1120 images. A seed
 halves them into a pool of labels and a test part, every class and domain alike, and draws nested subsets of the pool.
 Every run starts at the best head on frozen features (LP-FT), and has the same optimiser, rate, steps and augmentation;
-each method has its published weight. The stem and the first five blocks, on the large maps, stay frozen: that saves half
-of the time. The accuracy is that of the last step on the test part. Nothing is chosen there:
-the rate is plain fine-tuning's best on another draw, which `tune` tells.
+each method has its published weight. The stem and the first five blocks, on the large maps, stay frozen, to save time.
+The accuracy is that of the last step on the test part. Nothing is chosen there: the rate is plain fine-tuning's best on
+another draw, which `tune` tells.
 
 "table" writes a file for every method and seed, goes on where it was, and stops at `--minutes`; it prints the table of
 the seeds that all methods have, with the gain over plain fine-tuning, and writes it as JSON. The data and the weights
