@@ -82,6 +82,7 @@ class Stopped(Exception):  # noqa: N818
     pass
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_ends_the_same(start, tmp_path):
     objective = tl.cross_entropy() + tl.cdan(randomized=5, discriminator=SMALL)
     whole = trained(objective, DOMAINS, start, steps=6, log_every=3)
