@@ -254,3 +254,29 @@ def test_channels_of_a_layer_that_nothing_needs_count_alike():
     params = model.init(jax.random.key(0), X)
     params["head"]["kernel"] = jnp.zeros((6, 3))
     np.testing.assert_allclose(channel_attention(model, params, X, Y, [HIDDEN])[HIDDEN], np.full(6, 1 / 6), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_without_forgetting_more_of_the_source_is_kept():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(600, 10)).astype("float32")
+    old = (x @ rng.normal(size=(10, 4))).argmax(1).astype("int32")
+    new = np.sin(3 * x @ rng.normal(size=(10, 3))).argmax(1).astype("int32")  # hard, so that features have to move
+    source, model = mlp((64, 32), num_classes=4), mlp((64, 32), num_classes=3)
+    options = {"optimizer": optax.adam(0.01), "steps": 300, "batch_size": 50, "progress": False}
+    first = tl.fit(
+        source, source.init(jax.random.key(0), x), tl.cross_entropy(), train=(x[:300], old[:300]), **options
+    ).params
+    start = {"backbone": first["backbone"], "head": model.init(jax.random.key(1), x)["head"]}
+    kept, learnt = {}, {}
+    for name, term in {
+        "plain": tl.cross_entropy(),
+        "lwf": tl.cross_entropy() + 4.0 * tl.lwf(start, first["head"]),
+    }.items():
+        params = tl.fit(model, start, term, train=(x[:300], new[:300]), **options).params
+        guess = source.apply({"backbone": params["backbone"], "head": first["head"]}, x[300:]).logits.argmax(1)
+        kept[name] = float((guess == old[300:]).mean())
+        learnt[name] = float((model.apply(params, x[:300]).logits.argmax(1) == new[:300]).mean())
+    before = float((source.apply(first, x[300:]).logits.argmax(1) == old[300:]).mean())
+    assert kept["plain"] + 0.05 < kept["lwf"] <= before + 0.02
+    assert min(learnt.values()) > 0.9

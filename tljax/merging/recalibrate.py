@@ -1,4 +1,4 @@
-"""Running statistics of normalisation, measured anew after a merge."""
+"""Running statistics of normalisation, measured anew: after a merge, or on another domain (AdaBN)."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,8 @@ def recalibrate(model: Model, params: Params, batches: Iterable[Batch], *, key: 
     """`params` with the running means and variances of its BatchNorm layers as they are on `batches`.
 
     Averaged weights make activations that no model had, and the averaged statistics do not fit them. A few hundred
-    unlabelled examples of the target will do. Mean and variance are ``E[x]`` and ``E[x^2] - E[x]^2``, the average over
+    unlabelled examples of the target will do. On the inputs of another domain this is AdaBN: a model of the source,
+    whose weights stay as they are, normalised by the statistics of the target. Mean and variance are ``E[x]`` and ``E[x^2] - E[x]^2``, the average over
     the batches, each weighted by its number of examples; batches should be of the size of those in training or larger,
     since while measuring each is normalised by its own.
 
@@ -39,6 +40,8 @@ def recalibrate(model: Model, params: Params, batches: Iterable[Batch], *, key: 
 
     Raises:
         MergingError: no batches, or padding in them.
+
+    Reference: Li et al. 2016, Revisiting batch normalization for practical domain adaptation, arXiv:1603.04779.
 
     >>> from tljax.models import mlp
     >>> params = {"head": {"bias": jnp.ones(2)}}
