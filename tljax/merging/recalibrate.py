@@ -21,9 +21,9 @@ def recalibrate(model: Model, params: Params, batches: Iterable[Batch], *, key: 
 
     Averaged weights make activations that no model had, and the averaged statistics do not fit them. A few hundred
     unlabelled examples of the target will do. On the inputs of another domain this is AdaBN: a model of the source,
-    whose weights stay as they are, normalised by the statistics of the target. Mean and variance are ``E[x]`` and ``E[x^2] - E[x]^2``, the average over
-    the batches, each weighted by its number of examples; batches should be of the size of those in training or larger,
-    since while measuring each is normalised by its own.
+    whose weights stay as they are, normalised by the statistics of the target. Mean and variance are ``E[x]`` and
+    ``E[x^2] - E[x]^2``, the average over the batches, each weighted by its number of examples; batches should be of the
+    size of those in training or larger, since while measuring each is normalised by its own.
 
     How strongly a layer follows a batch (its momentum) is found by asking it: given running statistics r, it returns
     ``m r + (1 - m) b`` for the statistics b of the batch, so r = 0 and a very large r give m and b.
