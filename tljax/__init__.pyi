@@ -33,14 +33,19 @@ from tljax.models import load_pretrained as load_pretrained
 from tljax.models import with_bottleneck as with_bottleneck
 from tljax.objectives import Phase as Phase
 from tljax.objectives import Term as Term
+from tljax.objectives import adda as adda
+from tljax.objectives import adda_from as adda_from
 from tljax.objectives import afn as afn
 from tljax.objectives import binary_cross_entropy as binary_cross_entropy
 from tljax.objectives import bnm as bnm
+from tljax.objectives import bsp as bsp
 from tljax.objectives import bss as bss
+from tljax.objectives import cdan as cdan
 from tljax.objectives import co_tuning as co_tuning
 from tljax.objectives import coral as coral
 from tljax.objectives import cross_entropy as cross_entropy
 from tljax.objectives import dan as dan
+from tljax.objectives import dann as dann
 from tljax.objectives import delta as delta
 from tljax.objectives import distillation as distillation
 from tljax.objectives import entropy_minimization as entropy_minimization
@@ -53,6 +58,8 @@ from tljax.objectives import l2_sp as l2_sp
 from tljax.objectives import lwf as lwf
 from tljax.objectives import mae as mae
 from tljax.objectives import mcc as mcc
+from tljax.objectives import mcd as mcd
+from tljax.objectives import mdd as mdd
 from tljax.objectives import mean_teacher as mean_teacher
 from tljax.objectives import mse as mse
 from tljax.objectives import objective as objective
@@ -103,10 +110,3 @@ from tljax.types import Output as Output
 from tljax.types import TljaxError as TljaxError
 
 __version__: str
-from tljax.objectives import adda as adda
-from tljax.objectives import adda_from as adda_from
-from tljax.objectives import bsp as bsp
-from tljax.objectives import cdan as cdan
-from tljax.objectives import dann as dann
-from tljax.objectives import mcd as mcd
-from tljax.objectives import mdd as mdd

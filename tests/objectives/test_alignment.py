@@ -20,16 +20,14 @@ from tljax.objectives import (
     coral,
     correlation_alignment,
     dan,
-    feature_norms,
     jan,
     joint_mmd,
-    linear_mmd,
     mk_mmd,
-    quadratic_mmd,
     sliced_wasserstein,
-    squared_distances,
     swd,
 )
+from tljax.objectives.afn import feature_norms
+from tljax.objectives.kernels import linear_mmd, quadratic_mmd, squared_distances
 
 B = len(fs)
 CONSTANT = 2 / (B - 1)  # which TLlib adds to its estimates

@@ -1,12 +1,15 @@
 """Whole runs with data that have no labels: they end better than without them, and resume bit for bit."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import tljax as tl
+from tljax.objectives import Scene
 from tljax.training.streams import passes
+from tljax.types import Batch, Output
 
 
 def accuracy(model, params, x, y):
@@ -112,3 +115,37 @@ def test_a_batch_shared_with_the_source():
     assert passes(tl.cross_entropy() + tl.mcc()) == [("train", "target")]
     assert passes(tl.cross_entropy() + tl.mcc() + tl.dan()) == [("target", "source")]
     assert passes(tl.cross_entropy() + tl.dan()) == [("source",), ("target",)]
+
+
+TERMS = [
+    tl.dan, tl.jan, tl.coral, tl.swd, tl.afn, tl.mcc, tl.entropy_minimization, tl.information_maximization, tl.bnm,
+    lambda: tl.fixmatch(weak="source", strong="target"),
+    lambda: tl.mean_teacher(weak="source", strong="target"),
+    lambda: tl.vrex(("source", "target")),
+    lambda: tl.irm(("source", "target")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_terms_under_x64(dtype):
+    """With 64-bit types on, a loss is as wide as the outputs, and at least float32; schedules and draws adapt."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        draw = {name: jnp.asarray(rng.normal(size=(6, 4)), dtype) for name in ("source", "target")}
+        params = {"w": jnp.ones((), dtype)}
+
+        @jax.jit
+        def values(params):
+            outputs = {name: Output(params["w"] * x, params["w"] * x) for name, x in draw.items()}
+            batches = {name: Batch(x, jnp.arange(6) % 4, jnp.ones(6, "float32")) for name, x in draw.items()}
+            evaluate = lambda p, x: Output(p["w"] * x, x)  # noqa: E731
+            scene = Scene(outputs, batches, params, None, jnp.int32(9), jax.random.key(0), evaluate)
+            found = []
+            for make in TERMS:
+                term = tl.ramp_up(steps=10) * make()
+                found.append(term.apply(term.init(scene.key, scene), scene)[0])
+            return found
+
+        for make, value in zip(TERMS, values(params), strict=True):
+            assert value.dtype == (dtype if dtype == "float64" else "float32"), make
+            assert np.isfinite(value), make

@@ -4,7 +4,6 @@ from tljax.objectives.adda import adda as adda
 from tljax.objectives.adda import adda_from as adda_from
 from tljax.objectives.afn import adaptive_feature_norm as adaptive_feature_norm
 from tljax.objectives.afn import afn as afn
-from tljax.objectives.afn import feature_norms as feature_norms
 from tljax.objectives.bnm import batch_nuclear_norm as batch_nuclear_norm
 from tljax.objectives.bnm import bnm as bnm
 from tljax.objectives.bsp import bsp as bsp
@@ -44,7 +43,6 @@ from tljax.objectives.entropy import entropies as entropies
 from tljax.objectives.entropy import entropy_minimization as entropy_minimization
 from tljax.objectives.entropy import information_loss as information_loss
 from tljax.objectives.entropy import information_maximization as information_maximization
-from tljax.objectives.fixmatch import confident as confident
 from tljax.objectives.fixmatch import fixmatch as fixmatch
 from tljax.objectives.fixmatch import pseudo_label_losses as pseudo_label_losses
 from tljax.objectives.frozen import HeadError as HeadError
@@ -53,9 +51,6 @@ from tljax.objectives.irm import irm_penalty as irm_penalty
 from tljax.objectives.jan import jan as jan
 from tljax.objectives.jan import joint_mmd as joint_mmd
 from tljax.objectives.kernels import Gaussians as Gaussians
-from tljax.objectives.kernels import linear_mmd as linear_mmd
-from tljax.objectives.kernels import quadratic_mmd as quadratic_mmd
-from tljax.objectives.kernels import squared_distances as squared_distances
 from tljax.objectives.lwf import lwf as lwf
 from tljax.objectives.mcc import mcc as mcc
 from tljax.objectives.mcc import minimum_class_confusion as minimum_class_confusion

@@ -57,7 +57,8 @@ def information_loss(logits: Array, weight: Array | None = None, *, diversity: f
 def entropy_minimization(*, epsilon: float = 0.0, stream: str = "target") -> Term:
     """The predictions for `stream` are sure: their mean entropy is small (`entropies`).
 
-    Alone it is content with one class for all; see `information_maximization`. Logs `entropy`.
+    Alone it is content with one class for all; see `information_maximization`. Logs
+    `entropy_minimization`, the entropy.
 
     Reference: Grandvalet and Bengio 2005.
 
@@ -70,7 +71,7 @@ def entropy_minimization(*, epsilon: float = 0.0, stream: str = "target") -> Ter
         name = name_of(scene, stream, text)
         losses = entropies(scene.outputs[name].logits, epsilon=epsilon)
         loss = weighted_mean(losses, scene.batches[name].weight)
-        return loss, {"entropy": loss}
+        return loss, {"entropy_minimization": loss}
 
     return stateless(value, text, stream)
 
@@ -78,7 +79,7 @@ def entropy_minimization(*, epsilon: float = 0.0, stream: str = "target") -> Ter
 def information_maximization(*, diversity: float = 1.0, stream: str = "target") -> Term:
     """The predictions for `stream` are sure of each example and spread over the classes (`information_loss`).
 
-    Logs `information_loss`.
+    Logs `information_maximization`, the value that is minimised.
 
     Reference: Liang et al. 2020, arXiv:2002.08546.
 
@@ -90,6 +91,6 @@ def information_maximization(*, diversity: float = 1.0, stream: str = "target") 
     def value(scene: Scene) -> tuple[Array, Metrics]:
         name = name_of(scene, stream, text)
         loss = information_loss(scene.outputs[name].logits, scene.batches[name].weight, diversity=diversity)
-        return loss, {"information_loss": loss}
+        return loss, {"information_maximization": loss}
 
     return stateless(value, text, stream)

@@ -42,7 +42,8 @@ def mean_teacher(*, decay: float = 0.999, weak: str = "weak", strong: str = "str
 
     The mean over the batch of `consistency_losses`. The copy, the teacher, moves towards the model in each step by
     ``1 - min(decay, 1 - 1/t)``, t = 1, 2, ...; running statistics are the model's own. It predicts without dropout and
-    is carried in the term's state. The two streams show the same examples (``fit(views=...)``), or are one:
+    is carried in the term's state. The two streams show the same examples (``fit(views=...)``), and both go through the
+    model, so that its running statistics see both; or they are one:
     ``mean_teacher(weak="unlabelled", strong="unlabelled")``. The weight usually rises at first:
     ``ramp_up(steps=4000) * mean_teacher()``. TLlib takes the sum over the batch and not the mean. Logs `mean_teacher`,
     and `mean_teacher/agreement`, how often both name the same class.
