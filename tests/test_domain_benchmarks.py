@@ -1,0 +1,123 @@
+"""The networks of the domain benchmarks beside torch's layers."""
+
+import importlib
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import tljax as tl
+
+FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
+B = 8
+
+
+@pytest.fixture(scope="module")
+def network():
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module("domain_network")
+    sys.path.remove(str(FOLDER))
+
+
+def digits(n=B):
+    """Images with flat grounds, as digits have: there the four of a max-pool are equal."""
+    x = np.random.default_rng(0).integers(0, 256, (n, 28, 28, 1))
+    x[:, :, :9] = 0
+    return x.astype(np.uint8), (np.arange(n) % 10).astype(np.int32)
+
+
+def torch_network(torch, params, kind):
+    """The same network in torch, with the same weights."""
+    nn, b = torch.nn, jax.tree.map(np.array, params["backbone"])
+    layers = [
+        nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
+        nn.Linear(800, 500), nn.ReLU(),
+    ]  # fmt: skip
+    weights = [b["conv_0"]["kernel"].transpose(3, 2, 0, 1), b["conv_1"]["kernel"].transpose(3, 2, 0, 1)]
+    weights.append(b["dense"]["kernel"].reshape(4, 4, 50, 500).transpose(3, 2, 0, 1).reshape(500, 800))
+    biases = [b[name]["bias"] for name in ("conv_0", "conv_1", "dense")]
+    width = 500
+    if kind == "norm":
+        layers += [nn.Linear(500, 256), nn.BatchNorm1d(256), nn.ReLU()]
+        weights += [b["bottleneck"]["dense"]["kernel"].T, b["bottleneck"]["norm"]["scale"]]
+        biases += [b["bottleneck"]["dense"]["bias"], b["bottleneck"]["norm"]["bias"]]
+        width = 256
+    net = nn.Sequential(*layers, nn.Linear(width, 10))
+    weights.append(np.array(params["head"]["kernel"]).T)
+    biases.append(np.array(params["head"]["bias"]))
+    with torch.no_grad():
+        for layer, weight, bias in zip([m for m in net if hasattr(m, "weight")], weights, biases, strict=True):
+            layer.weight.copy_(torch.tensor(weight))
+            layer.bias.copy_(torch.tensor(bias))
+    return net
+
+
+@pytest.mark.parametrize("kind", ["plain", "norm"])
+def test_a_step_of_sgd_is_that_of_torch(network, kind):
+    torch = pytest.importorskip("torch")
+    model, (x, y) = network.network(kind, dropout=0.0), digits()  # torch would draw other numbers
+    params = model.init(jax.random.key(0), x)
+    net = torch_network(torch, params, kind).train()
+    inputs = torch.tensor(x.transpose(0, 3, 1, 2)).float() / 255 * 2 - 1
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
+    losses = []
+    for _ in range(2):
+        sgd.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(inputs), torch.tensor(y).long())
+        loss.backward()
+        losses.append(float(loss.detach()))
+        sgd.step()
+    rule = optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(0.1, momentum=0.9, nesterov=True))
+    step = tl.make_step(model, tl.cross_entropy(), tl.plan().resolve(params), rule)
+    batch = {"train": tl.Batch(jnp.asarray(x), jnp.asarray(y))}
+    state, update = step.init(params, batch, seed=0), jax.jit(step.update)
+    for expected in losses:
+        state, metrics = update(state, batch)
+        np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
+    after = jax.tree.map(np.asarray, tl.merge(state.trainable["model"], state.stats))
+    theirs = torch_network(torch, after, kind)
+    for name, ours in theirs.named_parameters():
+        found = dict(net.named_parameters())[name].detach()
+        np.testing.assert_allclose(ours.detach(), found, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+def test_tiles_are_a_convolution_and_a_max_pool(network):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel = jax.random.normal(keys[0], (2, 8, 12, 3)), jax.random.normal(keys[1], (5, 5, 3, 4))
+    bias, cotangent = jnp.arange(4.0), jax.random.normal(keys[2], (2, 2, 4, 4))
+
+    def plain(x, kernel):
+        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jax.lax.reduce_window(
+            y + bias[None, None, None], -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
+        )
+
+    for tile in (2, 4):
+
+        def tiled(x, kernel, tile=tile):
+            out = network.conv_pool(network.blocks(x, tile), kernel, bias, tile)
+            half = tile // 2
+            out = out.reshape(2, 4 // tile, 8 // tile, half, half, 4).transpose(0, 1, 3, 2, 4, 5)
+            return out.reshape(2, 2, 4, 4)
+
+        ours, back = jax.vjp(tiled, x, kernel)
+        expected, their_back = jax.vjp(plain, x, kernel)
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+        for a, b in zip(back(cotangent), their_back(cotangent)):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_networks_begin_as_torch_layers_do_and_have_their_widths(network):
+    x = digits()[0]
+    for kind, width in {"plain": 500, "dropout": 256, "norm+dropout": 256, "afn": 1000}.items():
+        model = network.network(kind)
+        params = jax.eval_shape(model.init, jax.random.key(0), x)
+        assert jax.eval_shape(model.apply, params, x).features.shape == (B, width)
+    params = network.network("plain").init(jax.random.key(0), x)
+    kernel = np.abs(np.asarray(params["backbone"]["conv_1"]["kernel"]))
+    assert 0.99 / np.sqrt(500) < kernel.max() <= 1 / np.sqrt(500)
+    assert tl.tree.count(params) == 20 * 26 + 50 * 501 + 500 * 801 + 10 * 501
