@@ -1,0 +1,282 @@
+"""MNIST <-> USPS under TLlib's protocol: eleven published methods and sums of them, beside the published accuracies.
+
+TLlib's LeNet, batches of 128 + 128 images, SGD with Nesterov momentum, its rates, schedules and hyper-parameters; from
+scratch, without augmentation, 20 evaluations a run. USPS is enlarged from 16 to 28 pixels by Pillow's bicubic filter.
+The published numbers are one run of 50,000 steps each, of which the best of 20 evaluations on the target's test set is
+reported. Here that stands in a column of its own, "best on test", beside the last step and the steps that validators
+choose without labels of the target: "im" and "snd" on 2,000 of its training images, "source" the accuracy on 2,000 test
+images of the source.
+
+With fewer steps the schedules stay as published, functions of the step that do not know the length of the run: then the
+rates end higher, and gradient reversal, 0.99 after 5,000 steps, is weak for a larger part of the run. The source-only
+training before BSP is 3 of 20 parts of a run, whatever its length.
+
+Every cell, a method and a seed, is a file of its own, and is not run again where it is there already.
+
+    python benchmarks/domain_digits.py [--steps 50000] [--direction mnist-usps] [--seeds 0 1] [--methods dann ...]
+    python benchmarks/domain_digits.py --steps 5000 --table        # what is there, and what is missing
+"""
+
+import argparse
+import datetime
+import functools
+import json
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import numpy as np
+import optax
+from domain_network import network
+from PIL import Image
+
+import tljax as tl
+from tljax import objectives as of
+
+CELLS = pathlib.Path(__file__).parent / "results" / "domain_digits"
+EVALUATIONS, BATCH, HELD_OUT = 20, 128, 2000
+CHOOSERS = {"last": None, "im": "im", "snd": "snd", "source": "source_accuracy", "best on test": "oracle_accuracy"}
+"""The columns, and the number whose highest value chooses the step; the last step where there is none."""
+TO_USPS, TO_MNIST = "mnist-usps", "usps-mnist"
+
+
+class Method(NamedTuple):
+    """A row of the table."""
+
+    network: str
+    """Which of `domain_network.KINDS`."""
+    objective: Callable[[str], tl.Term]
+    """Of the direction."""
+    rate: dict[str, float]
+    gamma: float | None
+    """The rate is ``rate (1 + gamma t)^-0.75``; None: it stays."""
+    decay: float
+    published: dict[str, float]
+    """In percent; empty for what nobody published."""
+    still: bool = False
+    """The backbone has no momentum, and the rest plain momentum."""
+    own_rate: float | None = None
+    """Of the term's own parameters, where it is another."""
+    before: int = 0
+    """Parts of 20 of the run in which the source alone is learnt first, at a rate of 0.001."""
+
+
+def both(to_usps: float, to_mnist: float) -> dict[str, float]:
+    """A number for each direction."""
+    return {TO_USPS: to_usps, TO_MNIST: to_mnist}
+
+
+def ce() -> tl.Term:
+    """Cross-entropy on the source."""
+    return tl.cross_entropy(stream="source")
+
+
+USUAL = both(0.01, 0.1)
+ADVERSARIAL = {"network": "norm", "rate": USUAL, "gamma": 1e-3, "decay": 1e-3}
+KERNEL = {"rate": USUAL, "gamma": 3e-4, "decay": 5e-4}
+METHODS = {
+    "erm": Method("plain", lambda _: ce(), published=both(82.1, 74.6), **KERNEL),
+    "dann": Method(objective=lambda _: ce() + of.dann(), published=both(91.7, 95.2), **ADVERSARIAL),
+    "dan": Method("dropout", lambda _: ce() + of.dan(), published=both(86.0, 89.5), **KERNEL),
+    "jan": Method("norm+dropout", lambda _: ce() + of.jan(), published=both(84.0, 86.8), **KERNEL),
+    "adda": Method(objective=lambda _: ce() + of.adda(), published=both(94.5, 98.3), own_rate=0.01, **ADVERSARIAL),
+    "cdan": Method(objective=lambda _: ce() + of.cdan(), published=both(96.0, 97.7), **ADVERSARIAL),
+    "mcd": Method(
+        "mcd", lambda _: ce() + of.mcd(head=of.DeepHead(10), weight=0.3, balance=0.03), USUAL, None, 5e-4,
+        both(94.1, 97.6), still=True,
+    ),
+    "afn": Method(
+        "afn",
+        lambda way: ce() + 0.05 * of.afn(delta=both(0.3, 0.1)[way]) + 0.03 * of.entropy_minimization(),
+        both(0.01, 0.03), None, 5e-4, both(88.6, 97.2), still=True,
+    ),
+    "bsp": Method(
+        objective=lambda _: ce() + of.dann() + 1e-4 * of.bsp(), published=both(95.7, 97.8), before=3, **ADVERSARIAL
+    ),
+    "mdd": Method("mdd", lambda _: ce() + of.mdd(), both(0.01, 0.01), 2e-4, 5e-4, both(94.8, 97.8)),
+    "mcc": Method(objective=lambda _: ce() + of.mcc(), published=both(95.1, 94.6), **ADVERSARIAL),
+    "cdan+mcc": Method(objective=lambda _: ce() + of.cdan() + of.mcc(), published={}, **ADVERSARIAL),
+    "dann+mcc": Method(objective=lambda _: ce() + of.dann() + of.mcc(), published={}, **ADVERSARIAL),
+    "mdd+mcc": Method("mdd", lambda _: ce() + of.mdd() + of.mcc(), both(0.01, 0.01), 2e-4, 5e-4, {}),
+}  # fmt: skip
+
+
+class Data(NamedTuple):
+    """A direction: images `[N, 28, 28, 1]` as bytes, and classes."""
+
+    source: tuple[np.ndarray, np.ndarray]
+    target: tuple[np.ndarray, None]
+    valid: dict[str, Any]
+    """2,000 test images of the source, 2,000 training images of the target, and "test", all test images of the
+    target with their classes, which choose nothing but the column that says so."""
+
+
+@functools.cache
+def digits() -> dict[str, np.ndarray]:
+    """Images and classes of both sets, ``mnist_train_x`` and so on."""
+    folder = pathlib.Path(os.environ["TLJAX_DATA_DIR"]) / "digits"
+    usps, found = np.load(folder / "usps.npz"), {}
+    for part in ("train", "test"):
+        mnist = np.load(folder / f"mnist_{part}.npz")
+        found[f"mnist_{part}_x"] = mnist["x"].reshape(-1, 28, 28, 1).astype(np.uint8)
+        found[f"usps_{part}_x"] = np.stack([enlarged(image) for image in usps[f"{part}_x"].reshape(-1, 16, 16)])
+        found[f"mnist_{part}_y"], found[f"usps_{part}_y"] = mnist["y"], usps[f"{part}_y"]
+    return {name: a.astype(np.int32) if name.endswith("y") else a for name, a in found.items()}
+
+
+def enlarged(image: np.ndarray) -> np.ndarray:
+    """16x16 in 0..1 as bytes of 28x28, `[28, 28, 1]`."""
+    bytes_ = Image.fromarray(np.round(255 * image).astype(np.uint8))
+    return np.asarray(bytes_.resize((28, 28), Image.Resampling.BICUBIC))[:, :, None]
+
+
+def domains(direction: str) -> Data:
+    """The data of a direction, as ``"mnist-usps"``."""
+    source, target = direction.split("-")
+    d, rng = digits(), np.random.default_rng(0)
+    known = rng.permutation(len(d[f"{source}_test_y"]))[:HELD_OUT]
+    unknown = rng.permutation(len(d[f"{target}_train_y"]))[:HELD_OUT]
+    valid = {
+        "source": (d[f"{source}_test_x"][known], d[f"{source}_test_y"][known]),
+        "target": (d[f"{target}_train_x"][unknown], None),
+        "test": (d[f"{target}_test_x"], d[f"{target}_test_y"]),
+    }
+    return Data((d[f"{source}_train_x"], d[f"{source}_train_y"]), (d[f"{target}_train_x"], None), valid)
+
+
+def sgd(rate: float, gamma: float | None, decay: float, *, momentum: float | None = 0.9, nesterov: bool = True) -> Any:
+    """torch's SGD with coupled weight decay, at ``rate (1 + gamma t)^-0.75``."""
+    falling = rate if gamma is None else lambda t: rate * (1 + gamma * t) ** -0.75
+    return optax.chain(
+        optax.add_decayed_weights(decay), optax.sgd(falling, momentum, nesterov and momentum is not None)
+    )
+
+
+def optimizer(method: Method, direction: str) -> Any:
+    """The optimiser of a method: momentum and rate by what a parameter belongs to."""
+    rate = method.rate[direction]
+
+    def kind(path: Any, leaf: Any) -> str:
+        names = [getattr(key, "key", None) for key in path]
+        if method.still and "backbone" in names and "bottleneck" not in names:
+            return "still"
+        return "own" if "terms" in names else "rest"
+
+    own = sgd(method.own_rate or rate, method.gamma, method.decay, nesterov=not method.still)
+    rules = {
+        "still": sgd(rate, method.gamma, method.decay, momentum=None),
+        "rest": sgd(rate, method.gamma, method.decay, nesterov=not method.still),
+        "own": own,
+    }
+    if not method.still and method.own_rate is None:
+        return own
+    return optax.multi_transform(rules, lambda tree: jax.tree_util.tree_map_with_path(kind, tree))
+
+
+def train(method: Method, direction: str, steps: int, seed: int) -> dict[str, Any]:
+    """One run, and what was measured at its evaluations."""
+    data, model = domains(direction), network(method.network)
+    params = model.init(jax.random.key(seed), data.source[0][:1])
+    objective, started = method.objective(direction), time.perf_counter()
+    if method.before:
+        first = sgd(1e-3, method.gamma, method.decay)
+        count = method.before * steps // EVALUATIONS
+        params = tl.fit(
+            model, params, ce(), train={"source": data.source}, optimizer=first, steps=count, batch_size=BATCH,
+            seed=seed, progress=False,
+        ).last  # fmt: skip
+    streams = {"source": data.source, "target": data.target}
+    result = tl.fit(
+        model, params, objective, train={name: streams[name] for name in objective.streams}, valid=data.valid,
+        metric=tl.validator("im", oracle="test"), optimizer=optimizer(method, direction), steps=steps, batch_size=BATCH,
+        eval_every=steps // EVALUATIONS, seed=seed, progress=False,
+    )  # fmt: skip
+    rows = [{k: v for k, v in row.items() if k != "split"} for row in result.history if row["split"] == "valid"]
+    return {
+        "objective": str(objective), "evaluations": rows, "seconds": time.perf_counter() - started,
+        "milliseconds a step": 1000 * result.step_seconds,
+    }  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """What ran it."""
+    return {
+        "device": jax.devices()[0].device_kind, "processor": platform.machine(), "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(), "jax": jax.__version__, "flax": flax.__version__,
+        "optax": optax.__version__, "tljax": tl.__version__,
+    }  # fmt: skip
+
+
+def file_of(direction: str, steps: int, name: str, seed: int) -> pathlib.Path:
+    """Where a cell is kept."""
+    return CELLS / f"{direction}_{steps}_{name}_{seed}.json"
+
+
+def run(direction: str, steps: int, name: str, seed: int) -> None:
+    """Run a cell, and keep it."""
+    found = train(METHODS[name], direction, steps, seed)
+    command = (
+        f"python benchmarks/domain_digits.py --steps {steps} --direction {direction} --methods {name} --seeds {seed}"
+    )
+    about = {"direction": direction, "method": name, "steps": steps, "seed": seed} | found
+    about |= {"machine": machine(), "date": datetime.date.today().isoformat(), "command": command}
+    CELLS.mkdir(parents=True, exist_ok=True)
+    file_of(direction, steps, name, seed).write_text(json.dumps(about, indent=1) + "\n")
+    shown = "  ".join(f"{column} {100 * chosen(about, column):.1f}" for column in CHOOSERS)
+    print(f"{name:<10} seed {seed}  {found['seconds']:6.0f} s  {shown}", flush=True)
+
+
+def chosen(cell: dict[str, Any], column: str) -> float:
+    """The accuracy on the target's test set at the step that the column's rule chooses, the first of equal ones."""
+    rows, rule = cell["evaluations"], CHOOSERS[column]
+    row = rows[-1] if rule is None else max(rows, key=lambda row: row[rule])
+    return row["oracle_accuracy"]
+
+
+def table(direction: str, steps: int, names: list[str], seeds: list[int]) -> str:
+    """The cells that there are, means over seeds with half of a 95 % interval, and those that are missing."""
+    lines = [
+        f"{direction}, {steps} steps" + ("" if steps == 50_000 else " (published: 50000)") + ", accuracy in percent",
+        f"{'method':<10}{'seeds':>6}" + "".join(f"{column:>15}" for column in CHOOSERS) + f"{'published':>11}",
+    ]
+    missing = []
+    for name in names:
+        files = {seed: file_of(direction, steps, name, seed) for seed in seeds}
+        missing += [f"{name} {seed}" for seed, file in files.items() if not file.exists()]
+        cells = [json.loads(file.read_text()) for file in files.values() if file.exists()]
+        if not cells:
+            continue
+        row = f"{name:<10}{len(cells):>6}"
+        for column in CHOOSERS:
+            found = tl.interval([100 * chosen(cell, column) for cell in cells])
+            row += f"{found.mean:.1f}{'' if len(cells) == 1 else f' ± {found.half_width:.1f}'}".rjust(15)
+        lines.append(row + f"{METHODS[name].published.get(direction, '-'):>11}")
+    lines.append(f"not run (method seed): {', '.join(missing) or 'none'}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the cells that are missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=50_000)
+    parser.add_argument("--direction", choices=(TO_USPS, TO_MNIST), default=TO_USPS)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    if options.steps < EVALUATIONS or options.steps % EVALUATIONS:
+        parser.error(f"--steps must be a multiple of {EVALUATIONS}")
+    for seed in options.seeds:
+        for name in options.methods:
+            if not options.table and not file_of(options.direction, options.steps, name, seed).exists():
+                run(options.direction, options.steps, name, seed)
+    print(table(options.direction, options.steps, options.methods, options.seeds))
+
+
+if __name__ == "__main__":
+    main()
