@@ -232,8 +232,11 @@ def run(direction: str, steps: int, name: str, seed: int) -> None:
 
 
 def chosen(cell: dict[str, Any], column: str) -> float:
-    """The accuracy on the target's test set at the step that the column's rule chooses, the first of equal ones."""
-    rows, rule = cell["evaluations"], CHOOSERS[column]
+    """The accuracy on the target's test set at the step that the column's rule chooses, the first of equal ones.
+
+    The start, which is evaluated too, is not chosen from.
+    """
+    rows, rule = [row for row in cell["evaluations"] if row["step"]], CHOOSERS[column]
     row = rows[-1] if rule is None else max(rows, key=lambda row: row[rule])
     return row["oracle_accuracy"]
 
