@@ -125,6 +125,8 @@ def test_layers_can_be_looked_at_and_the_head_of_the_model_costs_nothing():
     found = tl.features.layers(model, params, X)
     assert (found["backbone/bottleneck"].shape, found["head"].shape) == ((6, 4), (6, 2))
     assert found["backbone/block_00/dense"].shape == (6, 7)
+    for layer, width in (("backbone/block_00", 7), ("backbone/bottleneck/dense", 4)):
+        assert tl.extract(model, params, X, layer=layer, progress=False).features.shape == (6, width)
     flops = jax.jit(model.apply).lower(params, X).compile().cost_analysis()["flops"]
     assert flops < 6 * 7 * 1000
 
