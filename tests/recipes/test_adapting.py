@@ -290,14 +290,14 @@ def test_the_command_tells_an_error_in_one_line(pair, tmp_path: pathlib.Path, ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["cdan+mcc", "mcd", "adda", "mdd", "afn", "dann+bsp"])
+@pytest.mark.parametrize("method", ["cdan+mcc", "mcd"])
 def test_every_kind_of_method_runs(method, pair, tmp_path: pathlib.Path):
-    more = {"method": [method, "dan"], "seeds": 1, "bottleneck": 4, "batch_size": 100, "run_dir": str(tmp_path / "run")}
+    more = {"method": method, "seeds": 1, "bottleneck": 4, "batch_size": 100, "run_dir": str(tmp_path / "run")}
     settings = adapt_settings(pair | TINY | more)
     results = run_adapt(settings, show=False).results
     assert np.isfinite(results["cells"][0]["test"]["nll"])
     assert 0 <= results["cells"][0]["a_distance"] <= 2
-    assert results["methods"] == [method, "dan", "source-only"]
+    assert results["methods"] == [method, "source-only"]
     assert "one seed" in results["verdict"]["sentence"]
 
 

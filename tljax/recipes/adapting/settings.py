@@ -37,7 +37,7 @@ class AdaptSettings:
     """Pretrained weights; they say which model it is."""
     bottleneck: int | None = None
     """Its width, 0 for none; None: the methods' own."""
-    methods: tuple[str, ...] = ("cdan+mcc",)
+    methods: tuple[str, ...] = ("jan+mcc",)
     validator: str = "im"
     seeds: int = 3
     seed: int = 0

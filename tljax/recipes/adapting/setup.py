@@ -25,8 +25,8 @@ from tljax.recipes.options import SettingsError
 from tljax.tree import graft
 from tljax.types import Model, Params
 
-USUAL_MODELS = ("resnet8", "mlp(hidden=(64,))")
-"""For images, and for other arrays."""
+SMALL = 32
+"""The longer side, in pixels, up to which images are small."""
 FRESH = ("backbone/bottleneck/**", "head/**")
 """What is never taken from a file."""
 
@@ -76,11 +76,21 @@ def load_setup(settings: AdaptSettings) -> Setup:
         pretrained = load_pretrained(settings.weights, num_classes=classes, example=domains.example, reinit="head/**")
         model = pretrained.model
     else:
-        images = domains.source.train.x.ndim == 4
-        model = model_of(settings.model or USUAL_MODELS[not images], classes)
+        model = model_of(settings.model or usual_model(domains.source.train.x.shape[1:]), classes)
     if settings.width:
         model = with_bottleneck(model, settings.width)
     return Setup(settings, noted(domains, settings.batch_size), model, pretrained)
+
+
+def usual_model(shape: tuple[int, ...]) -> str:
+    """The model where none is named, by the shape of an example.
+
+    >>> usual_model((28, 28, 1)), usual_model((224, 224, 3)), usual_model((30,))
+    ('lenet', 'resnet8', 'mlp(hidden=(64,))')
+    """
+    if len(shape) != 3:
+        return "mlp(hidden=(64,))"
+    return "lenet" if max(shape[:2]) <= SMALL else "resnet8"
 
 
 def _arrays(settings: AdaptSettings, found: Recognised | None) -> Domains:
