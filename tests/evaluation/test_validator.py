@@ -63,6 +63,8 @@ def test_names():
     assert {validator(name).name for name in VALIDATORS} == set(VALIDATORS)
     with pytest.raises(EvaluationError, match=r"no validator 'bmn'; there are source_accuracy, .*mean 'bnm'"):
         validator("bmn")
+    with pytest.raises(EvaluationError, match=r"no validator 'source'; .*mean 'source_accuracy'"):
+        validator("source")
     with pytest.raises(EvaluationError, match="no validator 'snds'"):
         validator("im", also=["snds"])
     with pytest.raises(EvaluationError, match="at_least is an accuracy on the source, from 0 to 1; found 70"):

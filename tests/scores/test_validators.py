@@ -70,6 +70,12 @@ def test_dev_without_a_shift_or_features_is_the_mean_loss() -> None:
     np.testing.assert_allclose(scores.dev(losses, ones, ones, ones), -losses.mean(), rtol=1e-5)
 
 
+def test_dev_takes_no_rounding_for_spread():
+    constant, losses = np.full((60, 3), np.float32(0.3)), RNG.random(40)
+    other = RNG.normal(size=(40, 3))
+    np.testing.assert_allclose(scores.dev(losses, other, constant, constant), -losses.mean(), rtol=1e-5)
+
+
 def test_ridge_is_what_is_predicted_without_an_example() -> None:
     x, y = RNG.normal(size=(20, 4)), RNG.integers(0, 3, 20)
     left_out = np.empty((20, 3))

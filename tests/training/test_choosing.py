@@ -237,6 +237,9 @@ def test_options_that_do_not_fit():
     for metric in (None, classification(CLASSES)):
         with pytest.raises(FitError, match=r'valid is a dict by stream.*metric=tl.validator\("im"\)'):
             fit(TANH, start(), ADAPT, train=TRAIN, valid=VALID, **SHORT | {"metric": metric})
+    for data in (VALID, (X, Y)):
+        with pytest.raises(FitError, match=r"or what tl\.validator gives; found 'im'"):
+            fit(TANH, start(), ADAPT, train=TRAIN, valid=data, **SHORT | {"metric": "im"})
     single = Model(lambda key, x: {"w": jnp.zeros((5, 1))}, lambda p, x, **_: Output(x @ p["w"], x), name="line")
     with pytest.raises(FitError, match="line has 1 output, and validators read those of two classes or more"):
         quick(model=single, params=single.init(None, X))

@@ -197,10 +197,11 @@ def validator(
 
 
 def _known(name: Any) -> str:
-    plain = {"entropy": "certainty"}.get(str(name).lower(), str(name).lower())
+    plain = str(name).strip().lower()
+    plain = {"entropy": "certainty"}.get(plain, plain)
     if plain in _RULES:
         return plain
-    close = nearest(plain, VALIDATORS)
+    close = [known for known in VALIDATORS if plain and plain in known] or nearest(plain, VALIDATORS)
     raise EvaluationError(
         f"there is no validator {name!r}; there are {', '.join(VALIDATORS)}"
         + (f". Did you mean {close[0]!r}?" if close else "")

@@ -77,7 +77,9 @@ def _log_odds(source: Array, target: Array, queries: Array, penalty: float) -> A
     """The logarithm `[M]` of the odds that a query is of the target, by logistic regression."""
     both = jnp.concatenate([source, target.astype(source.dtype)])
     mean, std = jnp.mean(both, axis=0), jnp.std(both, axis=0)
-    scale = jnp.where(std > 0, 1 / jnp.where(std > 0, std, 1), 0)
+    # What the mean of a constant column is off by would pass for spread.
+    rounding = jnp.max(jnp.abs(both), axis=0) * (jnp.finfo(both.dtype).eps * len(both) ** 0.5)
+    scale = jnp.where(std > rounding, 1 / jnp.where(std > rounding, std, 1), 0)
     x = (both - mean[None]) * scale[None]
     sign = jnp.where(jnp.arange(len(x)) < len(source), -1, 1).astype(x.dtype)
 

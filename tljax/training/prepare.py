@@ -207,6 +207,11 @@ def _choices(
 def _held_out(model: Model, params: Params, valid: Any, options: Options, shared: Names | None) -> Any:
     if isinstance(options.metric, Validator):
         return chooser(model, params, valid, options.metric, shared=shared, patience=options.patience)
+    if not isinstance(options.metric, Metric | None):
+        raise FitError(
+            "metric should be a metric, as tl.evaluation.classification(10), or what tl.validator gives; "
+            f"found {options.metric!r}"
+        )
     if isinstance(valid, Mapping):
         raise FitError('valid is a dict by stream, so say which validator chooses: metric=tl.validator("im")')
     return padded(valid)
