@@ -11,7 +11,7 @@ The accuracy is that of the last step on the test part. Nothing is chosen there:
 another draw, which `tune` tells.
 
 "table" writes a file for every method and seed, goes on where it was, and stops at `--minutes`; it prints the table of
-the seeds that all methods have, with the gain over plain fine-tuning, and writes it as JSON. The data and the weights
+the seeds that all methods begun have, with the gain over plain fine-tuning, and writes it as JSON. Data and weights
 stand in the folder named by TLJAX_DATA_DIR.
 """
 
@@ -173,12 +173,17 @@ def table(options: argparse.Namespace) -> None:
     report(folder, options)
 
 
+def plain(found: tl.evaluation.Interval) -> dict[str, float | None]:
+    """An interval as JSON values; of one seed it has no bounds."""
+    return {name: None if np.isnan(value) else value for name, value in found._asdict().items()}
+
+
 def report(folder: pathlib.Path, options: argparse.Namespace) -> None:
-    """The table of the seeds that every method has."""
-    methods = ("frozen probe", *METHODS)
+    """The table of the methods that are begun, of the seeds that all of them have."""
+    methods = [m for m in ("frozen probe", *METHODS) if (folder / f"{m}-0.json").exists()]
     whole = [s for s in range(options.seeds) if all((folder / f"{m}-{s}.json").exists() for m in methods)]
-    if not whole:
-        print("no seed is complete yet")
+    if "fine-tuning" not in methods or not whole:
+        print("nothing to compare yet")
         return
     read = {m: [json.loads((folder / f"{m}-{s}.json").read_text()) for s in whole] for m in methods}
     values = {m: np.array([cell["accuracies"] for cell in cells]) for m, cells in read.items()}
@@ -188,7 +193,7 @@ def report(folder: pathlib.Path, options: argparse.Namespace) -> None:
             gain = tl.paired_gain(values[method][:, i], values["fine-tuning"][:, i])
             rows.append({
                 "method": method, "labels": share, "accuracies": values[method][:, i].tolist(),
-                "mean": tl.interval(values[method][:, i])._asdict(), "gain": gain.interval._asdict(),
+                "mean": plain(tl.interval(values[method][:, i])), "gain": plain(gain.interval),
             })  # fmt: skip
         cells = [row for row in rows if row["method"] == method]
         text = [f"{100 * c['mean']['mean']:.1f} ({100 * c['gain']['mean']:+.1f})" for c in cells]
