@@ -74,11 +74,9 @@ def adda(
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         outputs, weights = domains_of(scene, source, target, text)
         if scene.phase == "discriminator":
-            features = [
-                scene.evaluate(scene.params, scene.batches[name_of(scene, name, text)].x).features
-                for name in (source, target)
-            ]
-            logits, state = tell_apart(told, owned, jax.lax.stop_gradient(tuple(features)), key=scene.key)
+            inputs = [scene.batches[name_of(scene, name, text)].x for name in (source, target)]
+            own, other = (jax.lax.stop_gradient(scene.evaluate(scene.params, x).features) for x in inputs)
+            logits, state = tell_apart(told, owned, (own, other), key=scene.key)
             value = domain_adversarial(*logits, source_weight=weights[0], target_weight=weights[1])
             return value, state, adversarial_metrics("adda_discriminator", value, logits, weights)
         # Reversal by a negative number: the gradient keeps its sign, and is scaled.
@@ -109,12 +107,12 @@ def adda_from(
 
     It stands alone, without a cross-entropy, and the plan freezes the head, which both networks share::
 
-        trained = fit(model, params, cross_entropy(), finetune(), train=(x, y), ...).params
+        trained = fit(model, params, cross_entropy(), train=(x, y), ...).params
         domains = {"source": (x, None), "target": (t, None)}
         fit(model, trained, adda_from(trained), plan(freeze("head/**")), train=domains, ...)
 
-    A model with batch normalisation sees the source too in training, and its running statistics mix both domains;
-    freeze them in the plan, or take them anew from the target afterwards.
+    In training a model with batch normalisation sees the source too, and its running statistics mix both domains.
+    ``freeze("**/batch_stats/**")`` in the plan keeps those of `start`, and normalises with them.
 
     Args:
         start: the parameters as trained on the source.

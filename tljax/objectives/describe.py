@@ -23,7 +23,7 @@ def describe(maker: Callable[..., Any], *names: str, **options: Any) -> str:
 
 
 def _same(value: Any, default: Any) -> bool:
-    if value is None or default is None:
+    if value is default or value is None or default is None:
         return value is default
     return isinstance(value, int | float | str | tuple) and value == default
 
@@ -32,6 +32,8 @@ def _short(value: Any) -> str:
     if isinstance(value, Model):
         return value.name
     if isinstance(value, tuple) and any(hasattr(part, "_fields") for part in (value, *value)):
+        return repr(value)
+    if isinstance(value, list | tuple) and any(isinstance(part, list | tuple) for part in value):
         return repr(value)
     if isinstance(value, list | tuple) or hasattr(value, "shape"):
         flat = np.asarray(value).ravel().tolist()
