@@ -1,6 +1,7 @@
 """Losses that align the statistics of two domains: values of other programs, slopes, and what leaves them alone."""
 
 import json
+from functools import partial
 
 import adaptation_inputs as inputs
 import jax
@@ -56,36 +57,34 @@ def by_hand(pairs, kernels):
     return (ss.sum() - np.trace(ss)) / n / (n - 1) + (tt.sum() - np.trace(tt)) / m / (m - 1) - 2 * st.mean()
 
 
-@pytest.mark.parametrize(
-    ("name", "kernel", "linear"),
-    [
-        ("mkmmd_nonlinear", Gaussians(), False),
-        ("mkmmd_linear", Gaussians(), True),
-        ("mkmmd_single_alpha1_nonlinear", Gaussians((1.0,)), False),
-    ],
-)
-def test_mk_mmd_is_that_of_tllib_but_for_the_constant(name, kernel, linear):
-    agrees(lambda s, t: mk_mmd(s, t, kernel=kernel, linear=linear) + CONSTANT, golden(name), fs, ft)
+def test_mk_mmd_is_that_of_tllib_but_for_the_constant():
+    expected = [golden(f"mkmmd_{name}") for name in ("nonlinear", "linear", "single_alpha1_nonlinear")]
+
+    def losses(s, t):
+        one = mk_mmd(s, t, kernel=Gaussians((1.0,)))
+        return [value + CONSTANT for value in (mk_mmd(s, t), mk_mmd(s, t, linear=True), one)]
+
+    agrees(losses, expected, fs, ft)
 
 
-@pytest.mark.parametrize(("name", "linear"), [("jmmd_nonlinear", False), ("jmmd_linear", True)])
-def test_joint_mmd_is_that_of_tllib_but_for_the_constant(name, linear):
-    def loss(s, t, p, q):
-        return joint_mmd([s, jax.nn.softmax(p)], [t, jax.nn.softmax(q)], linear=linear) + CONSTANT
+def test_joint_mmd_is_that_of_tllib_but_for_the_constant():
+    def losses(s, t, p, q):
+        layers = [s, jax.nn.softmax(p)], [t, jax.nn.softmax(q)]
+        return [joint_mmd(*layers, linear=linear) + CONSTANT for linear in (False, True)]
 
-    agrees(loss, golden(name), fs, ft, gs, gt)
+    agrees(losses, [golden("jmmd_nonlinear"), golden("jmmd_linear")], fs, ft, gs, gt)
 
 
 def test_coral_in_both_forms():
-    agrees(lambda s, t: correlation_alignment(s, t, form="moments"), golden("coral_tllib"), fs, ft)
     gap = np.cov(fs.T) - np.cov(ft.T)
-    agrees(correlation_alignment, (gap**2).sum() / (4 * fs.shape[1] ** 2), fs, ft)
+    expected = [golden("coral_tllib"), (gap**2).sum() / (4 * fs.shape[1] ** 2)]
+    agrees(lambda s, t: [correlation_alignment(s, t, form="moments"), correlation_alignment(s, t)], expected, fs, ft)
 
 
 def test_adaptive_feature_norm():
-    agrees(adaptive_feature_norm, golden("afn_delta1_value(always delta^2)"), fs)
-    agrees(lambda f: jax.grad(adaptive_feature_norm)(f)[0, 0], golden("afn_delta1_grad[0,0]"), fs)
-    slope = jax.grad(lambda f: adaptive_feature_norm(f, delta=0.3))(jnp.asarray(fs, "float32"))
+    expected = [golden("afn_delta1_value(always delta^2)"), golden("afn_delta1_grad[0,0]")]
+    agrees(lambda f: [adaptive_feature_norm(f), jax.grad(adaptive_feature_norm)(f)[0, 0]], expected, fs)
+    slope = jax.jit(jax.grad(partial(adaptive_feature_norm, delta=0.3)))(jnp.asarray(fs, "float32"))
     np.testing.assert_allclose(slope, -0.6 * fs / np.linalg.norm(fs, axis=1, keepdims=True) / B, rtol=1e-5)
 
 
@@ -104,35 +103,33 @@ def test_values_of_pytorch_adapt_on_features_of_digits(data_dir):
     agrees_32(mk_mmd(s, t, kernel=Gaussians((1.0,), variance=50.0)), "mmd_quadratic_bandwidth_100")
 
 
-@pytest.mark.parametrize("m", [3, 6, 8])
+@pytest.mark.parametrize("m", [3, 8])
 def test_batches_of_different_sizes(m):
     t, q = rng.normal(size=(m, 5)), rng.normal(size=(m, 4))
-    agrees(mk_mmd, by_hand([(fs, t)], [Gaussians()]), fs, t)
     kernels = (Gaussians((0.5, 2.0)), Gaussians((1.0,), 0.7))
-    agrees(
-        lambda s, t, p, q: joint_mmd([s, p], [t, q], kernels=kernels),
-        by_hand([(fs, t), (gs, q)], kernels), fs, t, gs, q,
-    )  # fmt: skip
+    expected = [by_hand([(fs, t)], [Gaussians()]), by_hand([(fs, t), (gs, q)], kernels)]
+    agrees(lambda s, t, p, q: [mk_mmd(s, t), joint_mmd([s, p], [t, q], kernels=kernels)], expected, fs, t, gs, q)
 
 
 def test_gradients_without_the_bandwidth_they_are_measured_in():
-    frozen = distances(z := np.concatenate([fs, ft]), z).mean()
-    for linear in (False, True):
-        slope_agrees(
-            lambda s, linear=linear: mk_mmd(s, jnp.asarray(ft), linear=linear), fs,
-            lambda s, linear=linear: mk_mmd(s, jnp.asarray(ft), kernel=Gaussians(variance=frozen), linear=linear),
-        )  # fmt: skip
+    frozen = Gaussians(variance=distances(z := np.concatenate([fs, ft]), z).mean())
+
+    def both(s, kernel=Gaussians()):  # noqa: B008
+        return mk_mmd(s, jnp.asarray(ft), kernel=kernel) + 0.7 * mk_mmd(s, jnp.asarray(ft), kernel=kernel, linear=True)
+
+    slope_agrees(both, fs, lambda s: both(s, frozen))
 
 
 def test_gradients():
-    def jointly(g):
-        one = (Gaussians((1.0,), 0.5),)
-        return joint_mmd([jax.nn.softmax(g)], [jax.nn.softmax(jnp.asarray(gt))], kernels=one)
+    def losses(x):
+        s, t, p, q = x[:, :5], jnp.asarray(ft), jax.nn.softmax(x[:, 5:]), jax.nn.softmax(jnp.asarray(gt))
+        fixed = Gaussians((1.0, 2.0), 0.5)
+        jointly = joint_mmd([s, p], [t, q], kernels=[fixed, fixed])
+        cut = sliced_wasserstein(s, t, jax.random.key(0), projections=8)
+        moments = correlation_alignment(s, t, form="moments")
+        return jointly + 2 * cut + 3 * moments + 5 * correlation_alignment(s, t)
 
-    slope_agrees(jointly, gs)
-    slope_agrees(lambda s: correlation_alignment(s, jnp.asarray(ft)), fs)
-    slope_agrees(lambda s: correlation_alignment(s, jnp.asarray(ft), form="moments"), fs)
-    slope_agrees(lambda s: sliced_wasserstein(s, jnp.asarray(ft), jax.random.key(0), projections=8), fs)
+    slope_agrees(losses, np.hstack([fs, gs]))
 
 
 def test_the_estimates_have_no_bias():
@@ -149,19 +146,21 @@ def test_the_estimates_have_no_bias():
 def test_identical_batches_have_the_analytic_value():
     k = np.exp(-distances(fs, fs) / 2)
     expected = 2 * (k.sum() - B) / (B * (B - 1)) - 2 * k.sum() / B**2
-    agrees(lambda s: mk_mmd(s, s, kernel=Gaussians((1.0,), variance=1.0)), expected, fs)
-    agrees(lambda s: mk_mmd(s, s, linear=True), 0, fs)
-    agrees(lambda s: correlation_alignment(s, s, form="moments"), 0, fs)
-    agrees(lambda s: sliced_wasserstein(s, s[::-1], jax.random.key(0)), 0, fs)
+
+    def losses(s):
+        one = mk_mmd(s, s, kernel=Gaussians((1.0,), variance=1.0))
+        moments = correlation_alignment(s, s, form="moments")
+        return [one, mk_mmd(s, s, linear=True), moments, sliced_wasserstein(s, s[::-1], jax.random.key(0))]
+
+    agrees(losses, [expected, 0, 0, 0], fs)
 
 
 def test_batches_of_one_point_over_and_over():
     """The mean distance is 0, and so is what would be divided by it."""
     same = jnp.ones((4, 3))
-    for linear in (False, True):
-        value, slope = jax.jit(jax.value_and_grad(lambda s, linear=linear: mk_mmd(s, same, linear=linear)))(same)
-        assert abs(float(value)) < 1e-6
-        np.testing.assert_array_equal(slope, 0)
+    value, slope = jax.jit(jax.value_and_grad(lambda s: mk_mmd(s, same) + mk_mmd(s, same, linear=True)))(same)
+    assert abs(float(value)) < 1e-6
+    np.testing.assert_array_equal(slope, 0)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +218,7 @@ def test_what_is_held_in_memory():
     assert cost(512) < 2.2 * cost(256)
 
 
-@pytest.mark.parametrize(("n", "m"), [(6, 6), (6, 4), (3, 7)])
+@pytest.mark.parametrize(("n", "m"), [(6, 6), (3, 7)])
 def test_sliced_wasserstein_on_one_line_is_that_of_the_quantiles(n, m):
     """In one dimension: between the quantile functions, which are steps, integrated on a grid that has all steps."""
     s, t = rng.normal(size=(n, 1)), rng.normal(size=(m, 1))
@@ -237,7 +236,7 @@ def test_sliced_wasserstein_of_a_shift():
 
 def test_norms_of_zero_rows_have_slope_zero():
     x = jnp.zeros((2, 3)).at[0, 0].set(2.0)
-    slope = jax.grad(lambda f: adaptive_feature_norm(f) + jnp.sum(feature_norms(f)))(x)
+    slope = jax.jit(jax.grad(lambda f: adaptive_feature_norm(f) + jnp.sum(feature_norms(f))))(x)
     np.testing.assert_allclose(slope, [[0, 0, 0], [0, 0, 0]], atol=1e-6)  # -2 * 2 / (2 * 2) + 1 = 0 in the first
     assert feature_norms(jnp.ones((2, 4), jnp.bfloat16)).dtype == jnp.float32
 
@@ -245,8 +244,8 @@ def test_norms_of_zero_rows_have_slope_zero():
 def test_terms_are_their_losses():
     def check(term, expected, name):
         value, metrics = value_of(term, EVEN)
-        np.testing.assert_allclose(value, expected, rtol=1e-6)
-        assert metrics[name] is value
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        assert metrics[name] == value
 
     check(dan(), mk_mmd(fs, ft, linear=True), "dan")
     check(jan(), joint_mmd([fs, softmax(gs)], [ft, softmax(gt)]), "jan")

@@ -30,15 +30,17 @@ def slope(g, labels):
 
 
 def test_irm_penalty_in_both_forms():
-    agrees(irm_penalty, golden("irm_penalty(gs,y)"), gs, y)
-    agrees(irm_penalty, slope(gs[::2], y[::2]) * slope(gs[1::2], y[1::2]), gs, y)
-    agrees(lambda g, labels: irm_penalty(g, labels, form="square"), slope(gt, y) ** 2, gt, y)
+    expected = [golden("irm_penalty(gs,y)"), slope(gs, y) ** 2]
+    agrees(lambda g, labels: [irm_penalty(g, labels, form=form) for form in ("product", "square")], expected, gs, y)
+    assert slope(gs[::2], y[::2]) * slope(gs[1::2], y[1::2]) == pytest.approx(expected[0], rel=1e-9)
 
 
 def test_gradients():
-    for form in ("product", "square"):
-        slope_agrees(lambda g, form=form: irm_penalty(g, jnp.asarray(y), form=form), gs)
-    slope_agrees(lambda r: risk_extrapolation(r, penalty=2.0), np.array([1.0, 3.0, 0.5]))
+    def losses(g):
+        product, square = (irm_penalty(g, jnp.asarray(y), form=form) for form in ("product", "square"))
+        return product + 2 * square + risk_extrapolation(jnp.sum(g, axis=0), penalty=2.0)
+
+    slope_agrees(losses, gs)
 
 
 def test_the_product_has_no_bias():
@@ -119,6 +121,7 @@ def domains(n=64, seed=0):
     return found
 
 
+@pytest.mark.slow
 def test_a_step_inside_a_step_is_a_users_term():
     """It trains, and its gradient is that of the whole: differences through the inner step say the same."""
     model, data = mlp((4,), num_classes=2, norm="batch"), domains()
@@ -144,6 +147,7 @@ def test_the_gradient_through_the_inner_step():
         slope_agrees(whole, np.random.default_rng(0).normal(size=(2, 2)))
 
 
+@pytest.mark.slow
 def test_domains_train_together():
     """Both in one sum, each term with the cross-entropy that it brings."""
     model, data = mlp((4,), num_classes=2), domains()
