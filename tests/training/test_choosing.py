@@ -194,6 +194,7 @@ def test_a_continued_run_is_the_unbroken_one(tmp_path, result):
         quick(validator("im", also=["snd"]), run_dir=tmp_path, save_every=2)
 
 
+@pytest.mark.slow
 def test_with_64_bits():
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: np.asarray(a, np.float64), start())
