@@ -1,6 +1,7 @@
 """The networks of the domain benchmarks beside torch's layers."""
 
 import importlib
+import json
 import pathlib
 import sys
 
@@ -129,3 +130,41 @@ def test_networks_begin_as_torch_layers_do_and_have_their_widths(network):
     kernel = np.abs(np.asarray(params["backbone"]["conv_1"]["kernel"]))
     assert 0.99 / np.sqrt(500) < kernel.max() <= 1 / np.sqrt(500)
     assert tl.tree.count(params) == 20 * 26 + 50 * 501 + 500 * 801 + 10 * 501
+
+
+@pytest.fixture(scope="module")
+def bench(network):
+    pytest.importorskip("PIL")
+    return importlib.import_module("domain_digits")
+
+
+def cell(*rows):
+    names = ("step", "oracle_accuracy", "im", "snd", "source_accuracy")
+    return {"evaluations": [dict(zip(names, row)) for row in rows]}
+
+
+def test_columns_choose_by_their_own_number_and_never_the_start(bench):
+    run = cell((0, 0.9, 9, 9, 9), (10, 0.5, 2, 1, 0.8), (20, 0.8, 2, 3, 0.7), (30, 0.6, 1, 2, 0.9))
+    found = {column: bench.chosen(run, column) for column in bench.CHOOSERS}
+    assert found == {"last": 0.6, "im": 0.5, "snd": 0.8, "source": 0.6, "best on test": 0.8}
+
+
+def test_the_table_says_what_is_missing(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "CELLS", tmp_path)
+    for seed, accuracy in ((0, 0.9), (1, 0.92)):
+        file = bench.file_of("mnist-usps", 40, "dann", seed)
+        file.write_text(json.dumps(cell((20, accuracy, 1, 1, 1))))
+    text = bench.table("mnist-usps", 40, ["dann", "mcc"], [0, 1, 2])
+    assert "(published: 50000)" in text
+    assert "91.0 ± 12.7" in text  # t = 12.706 of one degree of freedom, s = sqrt(2)
+    assert "not run (method seed): dann 2, mcc 0, mcc 1, mcc 2" in text
+
+
+def test_optimisers_leave_out_momentum_where_the_authors_do(bench):
+    tree = {"model": {"backbone": {"dense": jnp.ones(1), "bottleneck": jnp.ones(1)}, "head": jnp.ones(1)}, "terms": ()}
+    zeros = jax.tree.map(jnp.zeros_like, tree)
+    rule = bench.optimizer(bench.METHODS["afn"], "mnist-usps")
+    _, state = rule.update(tree, rule.init(zeros), zeros)
+    after, _ = rule.update(zeros, state, zeros)
+    moved = {name: bool(leaf[0]) for name, leaf in tl.tree.named_leaves(after).items()}
+    assert moved == {"model/backbone/bottleneck": True, "model/backbone/dense": False, "model/head": True}
