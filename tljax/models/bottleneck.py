@@ -1,6 +1,6 @@
 """A bottleneck between the backbone of any model and a new linear head."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.models.classifier import classifier
-from tljax.models.wrapping import ModelError
+from tljax.models.wrapping import ModelError, wrapped
 from tljax.tree import map_named, named_leaves, select
 from tljax.types import Array, Key, Model, Output, Params, is_state
 
@@ -73,22 +73,15 @@ def with_bottleneck(
         new = tail(classes).init(jax.random.fold_in(key, 1), out.features)
         return params | {"backbone": params["backbone"] | new["backbone"], "head": new["head"]}
 
-    def apply(
-        params: Params,
-        x: Any,
-        *,
-        train: bool = False,
-        key: Key | None = None,
-        frozen: Collection[str] = frozenset(),
-    ) -> Output:
+    def run(params: Params, x: Any, train: bool, key: Key | None, frozen: frozenset[str]) -> Output:
         keys = (None, None) if key is None else tuple(jax.random.split(key))
         new = {name for name in frozen if name.startswith(_WHERE)}
-        inside = model.apply(_inner(model, params, x), x, train=train, key=keys[0], frozen=frozenset(frozen) - new)
+        inside = model.apply(_inner(model, params, x), x, train=train, key=keys[0], frozen=frozen - new)
         end = {"backbone": {"bottleneck": params["backbone"]["bottleneck"]}, "head": params["head"]}
         out = tail(params["head"]["kernel"].shape[-1]).apply(end, inside.features, train=train, key=keys[1], frozen=new)
         return out._replace(stats=_joined(params, inside.stats, out.stats))
 
-    return Model(init, apply, _groups(model.groups), name=f"{model.name}+bottleneck")
+    return wrapped(init, run, f"{model.name}+bottleneck", _groups(model.groups))
 
 
 class _Tail(nn.Module):

@@ -141,7 +141,7 @@ def wrapped(
     init: Callable[[Key, Any], Params],
     run: Callable[[Params, Any, bool, Key | None, frozenset[str]], Output],
     name: str,
-    groups: tuple[str, ...] | None,
+    groups: tuple[Any, ...] | None,
 ) -> Model:
     """The `Model` that begins with `init` and runs as `run(params, x, train, key, frozen)`."""
 

@@ -69,21 +69,10 @@ class Stage(NamedTuple):
 
 
 def tune(
-    model: Model,
-    objective: Term,
-    plan: Plan,
-    starts: Mapping[Cell, Params],
-    subsets: Mapping[Cell, np.ndarray],
-    pool: Dataset,
-    valid: Dataset,
-    budget: Budget,
-    *,
-    seeds: Mapping[Cell, int],
-    folder: pathlib.Path,
-    title: str,
-    show: bool,
-    minimise: bool,
-) -> tuple[dict[Cell, Chosen], Stage]:
+    model: Model, objective: Term, plan: Plan, starts: Mapping[Cell, Params], subsets: Mapping[Cell, np.ndarray],
+    pool: Dataset, valid: Dataset, budget: Budget, *,
+    seeds: Mapping[Cell, int], folder: pathlib.Path, title: str, show: bool, minimise: bool,
+) -> tuple[dict[Cell, Chosen], Stage]:  # fmt: skip
     """Train every cell at every learning rate; keep for each cell the rate that validation likes best.
 
     `starts`, `subsets` and `seeds` give each cell's parameters, labelled examples and training seed, from which the

@@ -18,7 +18,7 @@ from tljax.training.feeding import Feeds
 from tljax.training.log import Log
 from tljax.training.program import Fed, Program, Stream
 from tljax.training.signals import Terminated, noted_signals
-from tljax.training.state import Run
+from tljax.training.state import Run, is_loss
 from tljax.tree import named_leaves
 from tljax.types import Batch, TljaxError
 
@@ -207,7 +207,7 @@ class Loop:
         metrics = [name for name, broken in run.broken.items() if broken]
         learnt = {**run.state.trainable, "stats": run.state.stats}
         leaves = [name for name, leaf in named_leaves(learnt).items() if not jnp.all(jnp.isfinite(leaf))]
-        losses = [name for name in metrics if name.partition("_")[0] == "loss"]
+        losses = [name for name in metrics if is_loss(name)]
         if losses:
             terms = [name for name in metrics if name not in losses and not name.startswith("grad_norm")]
             which = f": of its terms {_listed(terms)}" if terms else ""

@@ -14,7 +14,7 @@ from tljax.data import batch_indices, fold_seed
 from tljax.evaluation import Metric
 from tljax.training.dispatch import Steps
 from tljax.training.stack import each_run, over_runs
-from tljax.training.state import Run, judge, start_run
+from tljax.training.state import Run, is_loss, judge, start_run
 from tljax.training.step import Step
 from tljax.types import Array, Batch, Model, Params
 
@@ -81,6 +81,38 @@ class Choices(NamedTuple):
 def make_program(model: Model, step: Step, choices: Choices) -> Program:
     """The program of `step` under `choices`; each of its functions is compiled once per shape of its
     arguments."""
+    start, single, advance = _stepping(step, choices)
+    validate, tally, conclude = _judging(model, choices)
+    clear = jax.jit(_cleared, donate_argnums=0)
+    if not choices.stacked:
+        return Program(
+            jax.jit(start),
+            Steps(advance, single, _finished),
+            jax.jit(validate, donate_argnums=0),
+            jax.jit(tally, donate_argnums=1),
+            jax.jit(conclude, donate_argnums=0),
+            clear,
+        )
+    shared = choices.shared
+    return Program(
+        jax.jit(lambda p, seeds, rates, streams: over_runs(start, p, seeds, rates, streams=streams, shared=shared)),
+        Steps(
+            lambda run, streams, n: over_runs(
+                lambda one, mine: advance(one, mine, n), run, streams=streams, shared=shared, stopping=True
+            ),
+            single,
+            _finished,
+            shared,
+        ),
+        jax.jit(lambda run, valid: each_run(lambda r: validate(r, valid), run, shared=shared), donate_argnums=0),
+        _unstreamed,
+        _unstreamed,
+        clear,
+    )
+
+
+def _stepping(step: Step, choices: Choices) -> tuple[Callable[..., Run], Callable[..., Run], Callable[..., Run]]:
+    """Beginning a run, one step of it, and several."""
 
     def start(params: Params, seed: Array, rate: Array, streams: Mapping[str, Stream]) -> Run:
         batches = jax.eval_shape(lambda: _draw(streams, choices, jnp.uint32(0), jnp.int32(0)))
@@ -94,14 +126,16 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
         first = run.failed < 0
         broken = {name: jnp.where(first, ~jnp.isfinite(m), run.broken[name]) for name, m in metrics.items()}
         run = run._replace(state=state, sums=sums, summed=run.summed + 1, broken=broken)
-        losses = [found for name, found in broken.items() if name.partition("_")[0] == "loss"]
-        return _note_failure(run, jnp.any(jnp.stack(losses)))
-
-    def finish(run: Run) -> Run:
-        return _note_failure(run, ~_all_finite((run.state.trainable, run.state.stats)))
+        return _note_failure(run, jnp.any(jnp.stack([found for name, found in broken.items() if is_loss(name)])))
 
     def advance(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:
-        return finish(jax.lax.fori_loop(0, n, lambda _, run: single(run, streams), run))
+        return _finished(jax.lax.fori_loop(0, n, lambda _, run: single(run, streams), run))
+
+    return start, single, advance
+
+
+def _judging(model: Model, choices: Choices) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Evaluating a run on data in memory, or batch by batch, and the end of the latter."""
 
     def judged(run: Run, scores: dict[str, Array]) -> tuple[Run, dict[str, Array]]:
         return judge(run, scores[choices.monitor], choices.sign, choices.patience), scores
@@ -117,34 +151,15 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
     def conclude(run: Run, sums: Any) -> tuple[Run, dict[str, Array]]:
         return judged(run, _scalars(_required(choices.metric), sums))
 
-    def clear(run: Run) -> Run:
-        return run._replace(sums=jax.tree.map(jnp.zeros_like, run.sums), summed=jnp.zeros_like(run.summed))
+    return validate, tally, conclude
 
-    if not choices.stacked:
-        return Program(
-            jax.jit(start),
-            Steps(advance, single, finish),
-            jax.jit(validate, donate_argnums=0),
-            jax.jit(tally, donate_argnums=1),
-            jax.jit(conclude, donate_argnums=0),
-            jax.jit(clear, donate_argnums=0),
-        )
-    shared = choices.shared
-    return Program(
-        jax.jit(lambda p, seeds, rates, streams: over_runs(start, p, seeds, rates, streams=streams, shared=shared)),
-        Steps(
-            lambda run, streams, n: over_runs(
-                lambda one, mine: advance(one, mine, n), run, streams=streams, shared=shared, stopping=True
-            ),
-            single,
-            finish,
-            shared,
-        ),
-        jax.jit(lambda run, valid: each_run(lambda r: validate(r, valid), run, shared=shared), donate_argnums=0),
-        _unstreamed,
-        _unstreamed,
-        jax.jit(clear, donate_argnums=0),
-    )
+
+def _finished(run: Run) -> Run:
+    return _note_failure(run, ~_all_finite((run.state.trainable, run.state.stats)))
+
+
+def _cleared(run: Run) -> Run:
+    return run._replace(sums=jax.tree.map(jnp.zeros_like, run.sums), summed=jnp.zeros_like(run.summed))
 
 
 def score(model: Model, metric: Metric | None, params: Params, valid: Batch) -> dict[str, Array]:
