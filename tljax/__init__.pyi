@@ -98,6 +98,7 @@ from tljax.training import Result as Result
 from tljax.training import fit as fit
 from tljax.training import fit_many as fit_many
 from tljax.training import make_step as make_step
+from tljax.training import mesh as mesh
 from tljax.tree import GraftReport as GraftReport
 from tljax.tree import Selector as Selector
 from tljax.tree import graft as graft
