@@ -26,6 +26,9 @@ class StepCost(NamedTuple):
     peak_bytes: int | None
     """Memory that the compiled program needs at once: arguments, results and what lies between. Of all runs of a stack
     where one program holds them."""
+    bytes_accessed: float | None = None
+    """Bytes that the operations of one step read and write in the compiled program, after fusion, counted at each of
+    them whether in a cache or not. Of all runs of a stack where one program holds them."""
 
 
 class Steps:
@@ -64,11 +67,13 @@ class Steps:
         one, own = (jax.eval_shape(self._first, run, streams)) if self._stacked else (run, streams)
         single = self._single.lower(one, own)
         used = single if self._slow_loop else self._looped.lower(run, streams, jax.ShapeDtypeStruct((), jnp.int32))
-        flops, memory = (single.cost_analysis() or {}).get("flops"), used.compile().memory_analysis()
+        flops, compiled = (single.cost_analysis() or {}).get("flops"), used.compile()
+        # The loop's length is an argument, so that its body counts once.
+        moved, memory = (compiled.cost_analysis() or {}).get("bytes accessed"), compiled.memory_analysis()
         if memory is None:
-            return StepCost(flops, None)
+            return StepCost(flops, None, moved)
         whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-        return StepCost(flops, whole - memory.alias_size_in_bytes)
+        return StepCost(flops, whole - memory.alias_size_in_bytes, moved)
 
     def _first(self, run: Run, streams: Mapping[str, Any]) -> tuple[Run, dict[str, Any]]:
         """The first run of a stack, and its streams."""
