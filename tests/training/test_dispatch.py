@@ -128,7 +128,7 @@ def test_the_cost_of_a_step_is_that_of_its_matrix_products():
     assert products < cost.flops < 1.3 * products
     assert cost.peak_bytes > x.nbytes  # the data lie on the device, and are arguments
     operands = 4 * (2 * (16 * 40 + 40 * 80 + 16 * 80) + 3 * (16 * 80 + 80 * 3 + 16 * 3))
-    assert operands < cost.bytes_accessed < 3 * operands  # of one step, though the program is a loop
+    assert operands < cost.bytes_accessed < 5 * operands  # of one step, though the program is a loop
     stack = jax.tree.map(lambda leaf: np.stack([leaf] * 3), params)
     many = fit_many(model, stack, cross_entropy(), seeds=[0, 1, 2], **options).step_cost()
     assert many.flops == cost.flops  # of one run
