@@ -5,9 +5,9 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from tljax.models.attention import attend
 from tljax.models.bert_names import from_config, keymaps, recognise
 from tljax.models.bert_pooling import sentence_encoder
 from tljax.models.bert_sizes import Sizes, sizes_of
@@ -64,6 +64,7 @@ def bert(
     Reference: Devlin et al. 2019, arXiv:1810.04805; Liu et al. 2019, RoBERTa, arXiv:1907.11692; Sanh et al. 2019,
     DistilBERT, arXiv:1910.01108; Wang et al. 2020, MiniLM, arXiv:2002.10957.
 
+    >>> import jax
     >>> from tljax.tree import count
     >>> model, ids = bert("base"), jnp.ones((1, 8), jnp.int32)
     >>> count(jax.eval_shape(model.init, jax.random.key(0), {"ids": ids, "mask": ids})["backbone"])
@@ -82,6 +83,7 @@ def bert(
 class Encoder(nn.Module):
     """All hidden states `[B, L, D]`: the embeddings, then each block's; its parameters are those under ``backbone/``.
 
+    >>> import jax
     >>> sizes = sizes_of("tiny", width=8)
     >>> states, _ = Encoder(sizes).init_with_output(jax.random.key(0), jnp.ones((3, 5), jnp.int32))
     >>> len(states), states[0].shape
@@ -186,7 +188,7 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """``softmax(q kᵀ / √d) v`` over the tokens that are no padding; the projections are matmuls on `[B L, D]`."""
+    """Self-attention over the tokens that are no padding; the projections are matmuls on `[B L, D]`."""
 
     sizes: Sizes
 
@@ -196,14 +198,12 @@ class _Attention(nn.Module):
         rows, n = x.reshape(-1, D), self.sizes.heads
 
         def heads(name: str) -> Array:
-            return _dense(D, name)(rows).reshape(B, L, n, -1).transpose(0, 2, 1, 3)
+            return _dense(D, name)(rows).reshape(B, L, n, -1)
 
-        q, k, v = heads("query"), heads("key"), heads("value")
-        scores = q @ k.swapaxes(2, 3) * (D // n) ** -0.5
-        # Not minus infinity: a row that is padding throughout would become NaN.
-        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
-        weights = nn.Dropout(self.sizes.attention_dropout, deterministic=not train)(jax.nn.softmax(scores))
-        return _dense(D, "out")((weights @ v).transpose(0, 2, 1, 3).reshape(-1, D)).reshape(B, L, D)
+        rate = self.sizes.attention_dropout
+        drop = nn.Dropout(rate, deterministic=False) if train and rate else None
+        mixed = attend(heads("query"), heads("key"), heads("value"), mask=mask, drop=drop)
+        return _dense(D, "out")(mixed.reshape(-1, D)).reshape(B, L, D)
 
 
 class _MLP(nn.Module):

@@ -1,9 +1,9 @@
 """The vision transformer, and its relatives: DeiT, DINOv2 and the image tower of CLIP."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from tljax.models.attention import attend
 from tljax.models.classifier import PatchConv, activation, as_images, classifier
 from tljax.models.family import Family
 from tljax.models.vit_files import from_transformers, in_transformers
@@ -78,6 +78,7 @@ def vit(
     2023, Vision transformers need registers, arXiv:2309.16588; Radford et al. 2021, CLIP, arXiv:2103.00020; Shazeer
     2020, GLU variants improve transformer, arXiv:2002.05202.
 
+    >>> import jax
     >>> from tljax.tree import count
     >>> images = jnp.ones((1, 224, 224, 3))
     >>> count(jax.eval_shape(vit("ti16", num_classes=1000).init, jax.random.key(0), images))
@@ -192,7 +193,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention ``softmax(q kᵀ / √d) v`` over `x` `[B, S, D]`, as matmuls on `[B, heads, S, d]`, d = D / heads."""
+    """Self-attention over `x` `[B, S, D]`, with heads D / heads wide; projections are matmuls on `[B S, D]`."""
 
     heads: int
     qkv_bias: bool = True
@@ -204,12 +205,10 @@ class Attention(nn.Module):
 
         def heads(name: str) -> Array:
             y = nn.Dense(D, use_bias=self.qkv_bias, name=name)(rows)
-            return y.reshape(B, S, self.heads, -1).transpose(0, 2, 1, 3)
+            return y.reshape(B, S, self.heads, -1)
 
-        q, k, v = heads("query"), heads("key"), heads("value")
-        weights = jax.nn.softmax(q @ k.swapaxes(2, 3) * (D // self.heads) ** -0.5)
-        mixed = (weights @ v).transpose(0, 2, 1, 3).reshape(-1, D)
-        return nn.Dense(D, name="out")(mixed).reshape(B, S, D)
+        mixed = attend(heads("query"), heads("key"), heads("value"))
+        return nn.Dense(D, name="out")(mixed.reshape(-1, D)).reshape(B, S, D)
 
 
 class _MLP(nn.Module):
