@@ -55,7 +55,7 @@ def stepped():
 @pytest.fixture
 def looping(monkeypatch):
     """As on an accelerator: everything in the compiled loop."""
-    monkeypatch.setattr(Steps, "_convolves", lambda self, run, streams: False)
+    monkeypatch.setattr(Steps, "_loops_slowly", lambda self, run, streams: False)
 
 
 def test_convolutions_are_found_wherever_they_are():

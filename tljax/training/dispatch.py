@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tljax.training.compile import Ahead, Compiling
 from tljax.training.stack import Names, one_of, own_streams, put
 from tljax.training.state import Run
 
@@ -32,7 +33,7 @@ class StepCost(NamedTuple):
 
 
 class Steps:
-    """`steps(run, streams, n)`: `n` more steps of a run, or of each run of a stack that has not stopped."""
+    """Many steps of a run, or of each run of a stack that has not stopped; `begin` compiles what makes them."""
 
     def __init__(
         self,
@@ -40,34 +41,49 @@ class Steps:
         single: Callable[..., Run],
         finish: Callable[[Run], Run],
         shared: Names | None = None,
+        options: Mapping[str, Any] | None = None,
     ):
         """`looped(run, streams, n)` is the whole; `single(run, streams)` one step of one run; `finish` ends a chunk.
 
-        `shared`: the leaves that the runs of a stack have in common; None for a single run.
+        `shared`: the leaves that the runs of a stack have in common; None for a single run. `options`: of the compiler.
         """
-        self._looped = jax.jit(looped, donate_argnums=0)
-        self._single = jax.jit(single, donate_argnums=0)
-        self._finish = jax.jit(finish, donate_argnums=0)
+        self._looped = Ahead(looped, donate=0, options=options)
+        self._single = Ahead(single, donate=0, options=options)
+        self._finish = Ahead(finish, donate=0)
         self._stacked, self._names = shared is not None, shared or frozenset()
         names = self._names
-        self._own = jax.jit(own_streams)
-        self._take = jax.jit(lambda run, i: one_of(run, i, names))
-        self._put = jax.jit(lambda stack, run, i: put(stack, run, i, names), donate_argnums=0)
-        self._slow_loop: bool | None = None
+        self._own = Ahead(own_streams)
+        self._take = Ahead(lambda run, i: one_of(run, i, names))
+        self._put = Ahead(lambda stack, run, i: put(stack, run, i, names), donate=0)
 
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
         """The looped program, lowered for `(run, streams, n)`."""
         return self._looped.lower(*arguments)
+
+    def begin(self, run: Run, streams: Mapping[str, Any]) -> "Launch":
+        """Begin to compile what makes the steps, unless that was done; only shapes are read."""
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        if not self._loops_slowly(run, streams):
+            return InALoop(self._looped.begin(run, streams, number))
+        if not self._stacked:
+            return OneByOne(self._single.begin(run, streams), self._finish.begin(run))
+        one, own = self._first(run, streams)
+        return RunByRun(
+            self._single.begin(one, own),
+            self._finish.begin(one),
+            self._own.begin(streams, number),
+            self._take.begin(run, number),
+            self._put.begin(run, one, number),
+        )
 
     def cost(self, run: Run, streams: Mapping[str, Any]) -> StepCost:
         """The cost of a step, of which only shapes are read; nothing is compiled that was not.
 
         Call it after the first step: before, the program would be compiled for it.
         """
-        one, own = (jax.eval_shape(self._first, run, streams)) if self._stacked else (run, streams)
-        single = self._single.lower(one, own)
-        used = single if self._slow_loop else self._looped.lower(run, streams, jax.ShapeDtypeStruct((), jnp.int32))
-        flops, compiled = (single.cost_analysis() or {}).get("flops"), used.compile()
+        one, own = self._first(run, streams) if self._stacked else (run, streams)
+        flops = (self._single.lower(one, own).cost_analysis() or {}).get("flops")
+        compiled = self.begin(run, streams).steps.wait()
         # The loop's length is an argument, so that its body counts once.
         moved, memory = (compiled.cost_analysis() or {}).get("bytes accessed"), compiled.memory_analysis()
         if memory is None:
@@ -76,29 +92,56 @@ class Steps:
         return StepCost(flops, whole - memory.alias_size_in_bytes, moved)
 
     def _first(self, run: Run, streams: Mapping[str, Any]) -> tuple[Run, dict[str, Any]]:
-        """The first run of a stack, and its streams."""
-        return one_of(run, 0, self._names), own_streams(streams, jnp.int32(0))
+        """The first run of a stack, and its streams: their shapes."""
+        first = jnp.int32(0)
+        return jax.eval_shape(lambda run, s: (one_of(run, first, self._names), own_streams(s, first)), run, streams)
 
-    def __call__(self, run: Run, streams: Mapping[str, Any], n: Any) -> Run:
-        if self._slow_loop is None:
-            self._slow_loop = jax.default_backend() == "cpu" and self._convolves(run, streams)
-        if not self._slow_loop:
-            return self._looped(run, streams, jnp.int32(n))
-        if not self._stacked:
-            return self._one_by_one(run, streams, int(n))
-        for i in np.flatnonzero(~np.asarray(run.best.stopped)):
-            mine = self._one_by_one(self._take(run, i), self._own(streams, i), int(n))
-            run = self._put(run, mine, i)
-        return run
-
-    def _one_by_one(self, run: Run, streams: Mapping[str, Any], n: int) -> Run:
-        for _ in range(n):
-            run = self._single(run, streams)
-        return self._finish(run)
-
-    def _convolves(self, run: Run, streams: Mapping[str, Any]) -> bool:
-        traced = self._looped.trace(run, streams, jnp.int32(1))
+    def _loops_slowly(self, run: Run, streams: Mapping[str, Any]) -> bool:
+        if jax.default_backend() != "cpu":
+            return False
+        traced = self._looped.trace(run, streams, jax.ShapeDtypeStruct((), jnp.int32))
         return any(name == "conv_general_dilated" for name in _primitives(traced.jaxpr))
+
+
+class InALoop(NamedTuple):
+    """All steps in one launch."""
+
+    steps: Compiling
+
+    def __call__(self, run: Run, streams: Mapping[str, Any], n: int) -> Run:
+        return self.steps(run, streams, jnp.int32(n))
+
+
+class OneByOne(NamedTuple):
+    """A launch for each step of a run."""
+
+    steps: Compiling
+    finish: Compiling
+
+    def __call__(self, run: Run, streams: Mapping[str, Any], n: int) -> Run:
+        for _ in range(n):
+            run = self.steps(run, streams)
+        return self.finish(run)
+
+
+class RunByRun(NamedTuple):
+    """The steps of each run of a stack that has not stopped, one run after the other."""
+
+    steps: Compiling
+    finish: Compiling
+    own: Compiling
+    take: Compiling
+    put: Compiling
+
+    def __call__(self, stack: Run, streams: Mapping[str, Any], n: int) -> Run:
+        for i in map(jnp.int32, np.flatnonzero(~np.asarray(stack.best.stopped))):
+            run = OneByOne(self.steps, self.finish)(self.take(stack, i), self.own(streams, i), n)
+            stack = self.put(stack, run, i)
+        return stack
+
+
+Launch = InALoop | OneByOne | RunByRun
+"""`launch(run, streams, n)`: `n` more steps."""
 
 
 def _primitives(jaxpr: Any) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import pathlib
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -158,7 +159,11 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
     folder = None if options.run_dir is None else pathlib.Path(options.run_dir)
     if folder is not None:
         make_folder(folder)  # an error here should not wait for a compiler
-    run = prepared.program.start(params, seed, rate, prepared.streams)
+    began = time.perf_counter()
+    start = prepared.program.start.begin(params, seed, rate, prepared.streams)
+    start.wait()
+    compiling = time.perf_counter() - began
+    run = start(params, seed, rate, prepared.streams)
     with _checkpoints(folder, prepared, run) as checkpoints:
         log = Log(folder / "metrics.jsonl" if folder else None, options.on_log)
         run, seconds = _resumed(checkpoints, log, run)
@@ -166,7 +171,7 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
         with progress_bar(title, options.steps, show=bool(options.progress)) as tell, _feeds(prepared, run) as feeds:
             loop = Loop(
                 prepared.program, prepared.streams, prepared.valid, feeds, prepared.rhythm, log, checkpoints, tell,
-                prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked, seconds,
+                prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked, compiling, seconds,
             )  # fmt: skip
             run = loop.run(run)
     result = _result(run, loop, prepared, log)
@@ -213,6 +218,7 @@ def _result(run: Run, loop: Loop, prepared: Prepared, log: Log) -> Result:
         monitor=prepared.choices.monitor if chosen else None,
         history=tuple(log.rows),
         training_seconds=loop.training_seconds,
+        compile_seconds=loop.compile_seconds,
         step_seconds=float(np.median(loop.step_seconds)) if loop.step_seconds else None,
         optimizer_bytes=nbytes(run.state.opt),
         input_wait=loop.input_wait,

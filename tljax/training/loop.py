@@ -16,7 +16,7 @@ from tljax.evaluation.progress import Tell
 from tljax.training.choosing import Chooser
 from tljax.training.feeding import Feeds
 from tljax.training.log import Log
-from tljax.training.program import Fed, Program, Stream
+from tljax.training.program import Fed, Program, Ready, Stream
 from tljax.training.signals import Terminated, noted_signals
 from tljax.training.state import Run, is_loss
 from tljax.tree import named_leaves
@@ -78,19 +78,24 @@ class Loop:
     monitor: str
     examples_per_step: int
     stacked: bool
+    compile_seconds: float = 0.0
     training_seconds: float = 0.0
     step_seconds: list[float] = dataclasses.field(default_factory=list)
-    """Of a step, for each launch but the first, which compiles."""
+    """Of a step, for each launch but the first, in which caches are cold."""
     input_seconds: list[float] = dataclasses.field(default_factory=list)
     """Of a step, in the same launches, in which the device waited for its batch; none where all data are in memory."""
     shown: dict[str, float] = dataclasses.field(default_factory=dict)
     """The numbers beside the progress bar."""
     saved_at: float = dataclasses.field(default_factory=time.monotonic)
     saving_seconds: float = 0.0
+    ready: Ready = dataclasses.field(init=False)
+    """The program, compiled for this run."""
 
     def run(self, run: Run) -> Run:
         """Train from where `run` stands to the last step, or until early stopping has ended every run."""
-        step, chunk, compiled = int(np.max(run.state.step)), 1, False
+        step, chunk, warm = int(np.max(run.state.step)), 1, False
+        if step < self.rhythm.steps and not np.all(run.best.stopped):
+            self._compile(run)
         with noted_signals(catch=self.checkpoints is not None) as received:
             if step == 0:
                 run = self._evaluate(run, 0)
@@ -103,8 +108,8 @@ class Loop:
                 seconds = time.perf_counter() - began
                 chunk = _next_chunk(chunk, n, seconds, most=FED_STEPS if self.feeds.train else None)
                 self.training_seconds += seconds
-                self._note_seconds(n, seconds, waited, compiled)
-                compiled = True
+                self._note_seconds(n, seconds, waited, warm)
+                warm = True
                 run = self._between(run, step)
                 self.tell(step, n * self.examples_per_step / seconds, self.shown)
                 if received:
@@ -114,10 +119,17 @@ class Loop:
                 self._end(received[0], step)
         return run
 
+    def _compile(self, run: Run) -> None:
+        began = time.perf_counter()
+        in_memory = self.valid if isinstance(self.valid, Batch) and self.feeds.exam is None else None
+        self.ready = self.program.begin(run, self.streams, in_memory)
+        self.ready.wait()
+        self.compile_seconds += time.perf_counter() - began
+
     def _advance(self, run: Run, n: int) -> tuple[Run, float]:
         """`n` more steps, and the seconds in which the device had nothing to do because a batch was not ready."""
         if self.feeds.train is None:
-            return self.program.advance(run, self.streams, jnp.int32(n)), 0.0
+            return self.ready.advance(run, self.streams, n), 0.0
         waited = 0.0
         for _ in range(n):
             if not self.feeds.train.ready():
@@ -126,11 +138,11 @@ class Loop:
             batches = self.feeds.train.take()
             waited += time.perf_counter() - began
             # One step of the same program as for arrays in memory: so the numbers are the same, bit for bit.
-            run = self.program.advance(run, {**self.streams, **batches}, jnp.int32(1))
+            run = self.ready.advance(run, {**self.streams, **batches}, 1)
         return run, waited
 
-    def _note_seconds(self, n: int, seconds: float, waited: float, compiled: bool) -> None:
-        if not compiled:
+    def _note_seconds(self, n: int, seconds: float, waited: float, warm: bool) -> None:
+        if not warm:
             return
         self.step_seconds.append(seconds / n)
         if self.feeds.train is not None:
@@ -147,7 +159,7 @@ class Loop:
         if rhythm.due(step, rhythm.log_every):
             means = {name: np.asarray(total) / np.maximum(run.summed, 1) for name, total in run.sums.items()}
             self._add_rows(step, "train", means, np.asarray(run.best.stopped))
-            run = self.program.clear(run)
+            run = self.ready.clear(run)
         if rhythm.due(step, rhythm.eval_every):
             run = self._evaluate(run, step)
         if self._save_is_due(step):
@@ -166,12 +178,12 @@ class Loop:
         if isinstance(self.valid, Chooser):
             return self.valid.evaluate(run)
         if self.feeds.exam is None:
-            return self.program.validate(run, self.valid)
+            return self.ready.validate(run, self.valid)
         sums = None
         for _ in range(self.feeds.exam_batches):
-            sums = self.program.tally(run, sums, self.feeds.exam.take()["valid"])
+            sums = self.ready.tally(run, sums, self.feeds.exam.take()["valid"])
             jax.block_until_ready(sums)  # a queue of batches on the device would fill its memory
-        return self.program.conclude(run, sums)
+        return self.ready.conclude(run, sums)
 
     def _add_rows(self, step: int, split: str, values: Mapping[str, Any], stopped: np.ndarray) -> None:
         """A row for the run, or one for each of the stack that has not stopped."""
@@ -235,5 +247,5 @@ def _listed(names: list[str]) -> str:
 
 
 def _next_chunk(chunk: int, n: int, seconds: float, most: int | None = None) -> int:
-    """Grow towards `CHUNK_SECONDS`, at most fourfold at a time (the first call also compiles)."""
+    """Grow towards `CHUNK_SECONDS`, at most fourfold at a time (in the first call caches are cold)."""
     return max(1, min(4 * chunk, int(n * CHUNK_SECONDS / max(seconds, 1e-6)), most or 4 * chunk))

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from tljax.data import batch_indices, fold_seed
 from tljax.evaluation import Metric
-from tljax.training.dispatch import Steps
+from tljax.training.compile import Ahead, Compiling
+from tljax.training.dispatch import Launch, Steps
 from tljax.training.stack import each_run, over_runs
 from tljax.training.state import Run, is_loss, judge, start_run
 from tljax.training.step import Step
@@ -42,21 +43,49 @@ class Fed(NamedTuple):
 
 
 class Program(NamedTuple):
-    """The compiled parts of a training run. Functions take and return a `Run`, or a stack of runs where
+    """The parts of a training run, to be compiled. Functions take and return a `Run`, or a stack of runs where
     `stacked`."""
 
-    start: Callable[..., Run]
+    start: Ahead
     """`start(params, seeds, rates, streams)`."""
     advance: Steps
-    """`advance(run, streams, n)`: `n` more steps; a run that was stopped stays as it is."""
-    validate: jax.stages.Wrapped
+    """`advance.begin(run, streams)` gives `launch(run, streams, n)`: `n` more steps; a run that was stopped stays as it
+    is."""
+    validate: Ahead
     """`validate(run, valid) -> (run, scores)`: evaluates, and keeps the better parameters."""
     tally: Callable[..., Any]
     """`tally(run, sums, batch) -> sums`: one batch of an evaluation whose data are streamed; `sums` None to begin."""
     conclude: Callable[..., Any]
     """`conclude(run, sums) -> (run, scores)`: what `validate` returns, out of the sums."""
-    clear: Callable[[Run], Run]
+    clear: Ahead
     """Empties the metric sums, after they were logged."""
+
+    def begin(self, run: Run, streams: Mapping[str, Any], valid: Batch | None) -> "Ready":
+        """Begin to compile what a run like `run` needs, of which only shapes are read; `valid`: data in memory."""
+        return Ready(
+            self.advance.begin(run, streams),
+            self.validate if valid is None else self.validate.begin(run, valid),
+            self.tally,
+            self.conclude,
+            self.clear.begin(run),
+        )
+
+
+class Ready(NamedTuple):
+    """The parts of a program as they are called, compiled for one run's shapes; those of streamed validation data are
+    compiled at their first call."""
+
+    advance: Launch
+    validate: Callable[..., Any]
+    tally: Callable[..., Any]
+    conclude: Callable[..., Any]
+    clear: Callable[..., Any]
+
+    def wait(self) -> None:
+        """Until all is compiled."""
+        for part in (*self.advance, self.validate, self.clear):
+            if isinstance(part, Compiling):
+                part.wait()
 
 
 class Choices(NamedTuple):
@@ -83,19 +112,19 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
     arguments."""
     start, single, advance = _stepping(step, choices)
     validate, tally, conclude = _judging(model, choices)
-    clear = jax.jit(_cleared, donate_argnums=0)
+    clear = Ahead(_cleared, donate=0)
     if not choices.stacked:
         return Program(
-            jax.jit(start),
+            Ahead(start),
             Steps(advance, single, _finished),
-            jax.jit(validate, donate_argnums=0),
-            jax.jit(tally, donate_argnums=1),
-            jax.jit(conclude, donate_argnums=0),
+            Ahead(validate, donate=0),
+            Ahead(tally, donate=1),
+            Ahead(conclude, donate=0),
             clear,
         )
     shared = choices.shared
     return Program(
-        jax.jit(lambda p, seeds, rates, streams: over_runs(start, p, seeds, rates, streams=streams, shared=shared)),
+        Ahead(lambda p, seeds, rates, streams: over_runs(start, p, seeds, rates, streams=streams, shared=shared)),
         Steps(
             lambda run, streams, n: over_runs(
                 lambda one, mine: advance(one, mine, n), run, streams=streams, shared=shared, stopping=True
@@ -104,7 +133,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
             _finished,
             shared,
         ),
-        jax.jit(lambda run, valid: each_run(lambda r: validate(r, valid), run, shared=shared), donate_argnums=0),
+        Ahead(lambda run, valid: each_run(lambda r: validate(r, valid), run, shared=shared), donate=0),
         _unstreamed,
         _unstreamed,
         clear,
