@@ -13,11 +13,10 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import sysconfig
 from typing import Any
 
-import jax
+from facts import facts
 
 from tljax.recipes.finetune import finetune_settings, run_finetune
 
@@ -58,13 +57,9 @@ def main() -> None:
     kept = ("title", "verdict", "protocol", "methods", "shots", "summary", "cells")
     found = {name: outcome.results[name] for name in kept if name in outcome.results}
     found["cells"] = [{k: v for k, v in cell.items() if k != "confusion"} for cell in found["cells"]]
-    machine = {
-        "device": jax.devices()[0].device_kind, "processor": platform.machine(), "cores": os.cpu_count(),
-        "jax": jax.__version__, "python": platform.python_version(),
-    }  # fmt: skip
     settings = {k: v for k, v in values.items() if k not in ("model", "data")}
     file = RESULTS / f"compare_methods_{options.which.replace('-', '_')}.json"
-    file.write_text(json.dumps({"machine": machine, "settings": settings, **found}, indent=1) + "\n")
+    file.write_text(json.dumps(facts() | {"settings": settings, **found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ level of a program only.  The two ways take turns; medians are compared; both mu
 import argparse
 import json
 import pathlib
-import platform
 import statistics
 import time
 
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from facts import facts
 
 import tljax as tl
 from tljax.training import make_step
@@ -73,11 +73,7 @@ def main() -> None:
             f"{f'width {width}, {size}x{size}':<22}{found['one_by_one']:>12.2f}{found['in_a_loop']:>12.2f}{ratio:>8.1f}"
         )
         rows.append({"width": width, "size": size, **found, "ratio": ratio})
-    machine = {
-        "device": jax.devices()[0].device_kind, "processor": platform.machine(), "jax": jax.__version__,
-        "python": platform.python_version(),
-    }  # fmt: skip
-    RESULT.write_text(json.dumps({"machine": machine, "steps": options.steps, "rows": rows}, indent=1) + "\n")
+    RESULT.write_text(json.dumps(facts() | {"steps": options.steps, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

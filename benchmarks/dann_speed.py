@@ -11,11 +11,9 @@ compared. tljax's are those of `tl.fit`, as it counts its training seconds, with
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import time
@@ -31,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from domain_digits import METHODS, TO_USPS, Data, domains, optimizer
 from domain_network import network
+from facts import facts
 
 import tljax as tl
 
@@ -209,13 +208,8 @@ def main() -> None:
         print(f"{options.together} seeds in one program take {ratio:.2f} of the time of one seed")
     else:
         about |= beside_torch(data, options.threads, options.steps, options.rounds)
-    machine = {
-        "device": jax.devices()[0].device_kind, "processor": platform.machine(), "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0], "python": platform.python_version(), "jax": jax.__version__,
-        "tljax": tl.__version__,
-    }  # fmt: skip
     shown = {name: value for name, value in vars(options).items() if value is not None}
-    about |= {"machine": machine, "date": datetime.date.today().isoformat(), "options": shown}
+    about = facts("torch") | about | {"options": shown}
     RESULT.write_text(json.dumps(about, indent=1) + "\n")
 
 

@@ -10,11 +10,9 @@ the paper for this representation (arXiv 1505.07818), whose hyper-parameters wer
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from facts import facts
 
 import tljax as tl
 from tljax import objectives as of
@@ -129,13 +128,8 @@ def main() -> None:
     names = [SOURCE_ONLY, *(name for name in options.methods if name != SOURCE_ONLY)]
     found = measure(options.seeds, names)
     print(table(found))
-    machine = {
-        "device": jax.devices()[0].device_kind, "processor": platform.machine(), "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(), "jax": jax.__version__, "tljax": tl.__version__,
-    }  # fmt: skip
-    about = {"machine": machine, "date": datetime.date.today().isoformat(), "seeds": options.seeds}
-    about["command"] = f"python benchmarks/domain_amazon.py --seeds {options.seeds} --methods {' '.join(names[1:])}"
-    RESULT.write_text(json.dumps(about | {"accuracy": found}, indent=1) + "\n")
+    command = f"python benchmarks/domain_amazon.py --seeds {options.seeds} --methods {' '.join(names[1:])}"
+    RESULT.write_text(json.dumps(facts(command=command) | {"seeds": options.seeds, "accuracy": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

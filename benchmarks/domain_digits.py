@@ -18,21 +18,19 @@ Every cell, a method and a seed, is a file of its own, and is not run again wher
 """
 
 import argparse
-import datetime
 import functools
 import json
 import os
 import pathlib
-import platform
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax
 import jax
 import numpy as np
 import optax
 from domain_network import network
+from facts import facts
 from PIL import Image
 
 import tljax as tl
@@ -203,15 +201,6 @@ def train(method: Method, direction: str, steps: int, seed: int) -> dict[str, An
     }  # fmt: skip
 
 
-def machine() -> dict[str, Any]:
-    """What ran it."""
-    return {
-        "device": jax.devices()[0].device_kind, "processor": platform.machine(), "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(), "jax": jax.__version__, "flax": flax.__version__,
-        "optax": optax.__version__, "tljax": tl.__version__,
-    }  # fmt: skip
-
-
 def file_of(direction: str, steps: int, name: str, seed: int) -> pathlib.Path:
     """Where a cell is kept."""
     return CELLS / f"{direction}_{steps}_{name}_{seed}.json"
@@ -223,8 +212,7 @@ def run(direction: str, steps: int, name: str, seed: int) -> None:
     command = (
         f"python benchmarks/domain_digits.py --steps {steps} --direction {direction} --methods {name} --seeds {seed}"
     )
-    about = {"direction": direction, "method": name, "steps": steps, "seed": seed} | found
-    about |= {"machine": machine(), "date": datetime.date.today().isoformat(), "command": command}
+    about = facts(command=command) | {"direction": direction, "method": name, "steps": steps, "seed": seed} | found
     CELLS.mkdir(parents=True, exist_ok=True)
     file_of(direction, steps, name, seed).write_text(json.dumps(about, indent=1) + "\n")
     shown = "  ".join(f"{column} {100 * chosen(about, column):.1f}" for column in CHOOSERS)

@@ -8,9 +8,7 @@ this file.
 
 import argparse
 import json
-import os
 import pathlib
-import platform
 import statistics
 import tempfile
 import time
@@ -19,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from facts import facts
 
 import tljax as tl
 from tljax.models.resnet import resnet
@@ -65,8 +64,7 @@ def main() -> None:
             times["extract_and_keep"].append(seconds(lambda folder=folder: extract(folder)))
             times["read"].append(seconds(lambda folder=folder: np.sum(extract(folder).features)))
     overhead = [kept / plain for kept, plain in zip(times["extract_and_keep"], times["bare"])]
-    result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {jax.devices()[0]}",
+    result = facts() | {
         "examples": chosen.examples,
         "median_seconds": {name: statistics.median(found) for name, found in times.items()},
         "kept_over_bare": statistics.median(overhead),

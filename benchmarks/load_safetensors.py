@@ -8,15 +8,14 @@ before the load.
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
+
+from facts import facts
 
 RESULT = pathlib.Path(__file__).parent / "results" / "load_safetensors.json"
 OURS, THEIRS = "tljax.load_weights", "safetensors.flax.load_file"
@@ -98,12 +97,11 @@ def run(gigabytes: float, rounds: int, dtype: str, folder: pathlib.Path) -> dict
             if i:
                 times[name].append(found["seconds"])
                 peaks[name].append(found["peak"] / size)
-    return {
+    return facts("safetensors") | {
         "claim": "a load peaks under 1.3 times the file's size and takes at most 1.25 times safetensors.flax.load_file",
         "bytes": size,
         "dtype": dtype,
         "rounds": rounds,
-        "machine": describe_machine(),
         "loaders": {
             name: {
                 "median_seconds": statistics.median(times[name]),
@@ -116,16 +114,6 @@ def run(gigabytes: float, rounds: int, dtype: str, folder: pathlib.Path) -> dict
     }
 
 
-def describe_machine() -> dict[str, object]:
-    """CPU, cores and versions."""
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "numpy", "safetensors")}
-    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), **versions}
-
-
 def holds(result: dict) -> bool:
     """Whether the claim is true of these numbers."""
     ours, theirs = result["loaders"][OURS], result["loaders"][THEIRS]
@@ -135,10 +123,11 @@ def holds(result: dict) -> bool:
 def table(result: dict) -> str:
     """The result as text, times relative to safetensors.flax.load_file."""
     reference = result["loaders"][THEIRS]["median_seconds"]
-    machine = result["machine"]
+    machine, versions = result["machine"], result["versions"]
     lines = [
         f"{result['bytes'] / 1e9:.2f} GB of {result['dtype']}, median of {result['rounds']}, "
-        f"{machine['cpu']}, {machine['cores']} cores, jax {machine['jax']}, safetensors {machine['safetensors']}",
+        f"{machine['processor']}, {machine['cores']} cores, jax {versions['jax']}, "
+        f"safetensors {versions['safetensors']}",
         f"{'loader':<40} {'seconds':>8} {'relative':>9} {'peak / size':>12}",
     ]
     for name, row in result["loaders"].items():

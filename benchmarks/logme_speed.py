@@ -11,12 +11,12 @@ import json
 import math
 import os
 import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
 
 import numpy as np
+from facts import facts
 
 from tljax import scores
 
@@ -100,8 +100,7 @@ def main() -> None:
     seconds = {name: statistics.median(wall for wall, _ in found) for name, found in times.items()}
     processor = {name: statistics.median(cpu for _, cpu in found) for name, found in times.items()}
     ratios = [theirs[0] / ours[0] for ours, theirs in zip(times["tljax"], times["published"])]
-    result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+    result = facts() | {
         "threads": os.environ.get("OPENBLAS_NUM_THREADS", "all"),
         "median_seconds": seconds,
         "median_processor_seconds": processor,

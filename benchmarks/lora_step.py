@@ -9,9 +9,7 @@ times are those of a narrower model, the ways taking turns, medians.
 
 import argparse
 import json
-import os
 import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from facts import facts
 
 import tljax as tl
 from tljax.peft import factored, lora, merge
@@ -103,11 +102,9 @@ def main() -> None:
             f"{name:<15}{row['gflop']:>9.1f}{row['flops_of_full']:>9.2f}{row['temporary_mb']:>14.0f}"
             f"{row['small_ms']:>11.1f}{row['time_of_full']:>9.2f}"
         )
-    machine = {
-        "device": jax.devices()[0].device_kind, "processor": platform.machine(), "cores": os.cpu_count(),
-        "jax": jax.__version__, "python": platform.python_version(),
-    }  # fmt: skip
-    RESULT.write_text(json.dumps({"machine": machine, "images": options.images, "steps": found}, indent=1) + "\n")
+    RESULT.write_text(
+        json.dumps(facts() | {"images": options.images, "rounds": options.rounds, "steps": found}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import time
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from facts import facts
 
 import tljax as tl
 from tljax.data.augment import chain, random_crop, random_flip
@@ -198,8 +198,7 @@ def report(folder: pathlib.Path, options: argparse.Namespace) -> None:
         cells = [row for row in rows if row["method"] == method]
         text = [f"{100 * c['mean']['mean']:.1f} ({100 * c['gain']['mean']:+.1f})" for c in cells]
         print(f"| {method} | {' | '.join(text)} | {100 * values[method].mean():.1f} |")
-    found = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "jax": jax.__version__},
+    found = facts() | {
         "settings": {"steps": STEPS, "batch_size": BATCH, "rate": RATE, "seeds": whole},
         "seconds": {m: [round(cell["seconds"], 1) for cell in cells] for m, cells in read.items()},
         "table": rows,

@@ -15,11 +15,9 @@ the draws, all strengths each, and multiplied. Compilation stands in a column of
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -27,7 +25,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import sklearn
+from facts import facts
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 
 from tljax.probes import ridge_paths
@@ -134,13 +132,7 @@ def main() -> None:
         cells = "".join(f"{value:>9.3f}" for value in row.values())
         print(f"{name:<20}{cells}{totals[name]:>9.2f}{compiled:>9.2f}{totals[name] / totals['tljax']:>9.1f}")
     print(f"LogisticRegression: {options.sample} of {DRAWS} draws a round, multiplied")
-    machine = {
-        "device": jax.devices()[0].device_kind, "processor": platform.machine(), "cores": os.cpu_count(),
-        "load_before": load, "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS"),
-        "jax": jax.__version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__,
-        "python": platform.python_version(),
-    }  # fmt: skip
-    whole = {"machine": machine, "date": datetime.date.today().isoformat(), "totals": totals, **found}
+    whole = facts("scikit-learn") | {"load_before": load, "totals": totals, **found}
     RESULT.write_text(json.dumps(whole | {"accuracy": accuracies(data)}, indent=1) + "\n")
 
 

@@ -10,9 +10,7 @@ images per second. Where the steps run on the CPU, they and the workers share it
 
 import argparse
 import json
-import os
 import pathlib
-import platform
 import tempfile
 import time
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from facts import facts
 from PIL import Image
 
 import tljax as tl
@@ -83,13 +82,8 @@ def main() -> None:
                 row = found[kind][name] = measure(model, params, train, options.steps, options.batch_size)
                 wait = "" if row["input_wait"] is None else f"{row['input_wait']:.1%}"
                 print(f"{kind:<12}{name:<12}{row['images_per_second']:>10.0f}{wait:>20}", flush=True)
-    machine = {
-        "device": jax.devices()[0].device_kind, "processor": platform.machine(), "cores": os.cpu_count(),
-        "jax": jax.__version__, "python": platform.python_version(),
-    }  # fmt: skip
-    load = os.getloadavg()[0]
-    settings = {"steps": options.steps, "batch_size": options.batch_size, "load_average": load, "image_bytes": size}
-    whole = {"machine": machine, **settings, "decoding_images_per_second": decoded, "models": found}
+    settings = {"steps": options.steps, "batch_size": options.batch_size, "image_bytes": size}
+    whole = facts("grain") | {**settings, "decoding_images_per_second": decoded, "models": found}
     options.output.write_text(json.dumps(whole, indent=1) + "\n")
 
 

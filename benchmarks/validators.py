@@ -10,11 +10,11 @@ each of them would choose is compared with that at the last step, pair by pair.
 import argparse
 import json
 import pathlib
-import platform
 
 import jax
 import numpy as np
 import optax
+from facts import facts
 
 import tljax as tl
 
@@ -79,8 +79,7 @@ def main() -> None:
             low, high = gain.interval.low, gain.interval.high
             table[str(strength)][name] = {"mean": mean, "gain": gain.mean, "low": low, "high": high}
             print(f"  {name:20} {100 * mean:5.1f} %  {100 * gain.mean:+5.1f} [{100 * low:+5.1f}, {100 * high:+5.1f}]")
-    machine = {"jax": jax.__version__, "backend": jax.default_backend(), "machine": platform.machine(), "pairs": pairs}
-    RESULT.write_text(json.dumps(machine | {"accuracy": table}, indent=1) + "\n")
+    RESULT.write_text(json.dumps(facts() | {"pairs": pairs, "accuracy": table}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
