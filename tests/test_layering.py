@@ -11,6 +11,7 @@ ROOT = pathlib.Path(tljax.__file__).parent
 # Lower layers first. A package may import itself and anything in an earlier row, never its own row's others.
 LAYERS = (
     {"types"},
+    {"processes"},
     {"tree"},
     {"checkpoints"},
     {"models"},

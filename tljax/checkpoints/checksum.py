@@ -45,7 +45,11 @@ def is_key(leaf: Any) -> bool:
 
 
 def _is_remote(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and any(device.platform != "cpu" for device in leaf.devices())
+    """Whether its devices have to sum it: it is on an accelerator, or other processes hold parts of it."""
+    if not isinstance(leaf, jax.Array):
+        return False
+    whole = leaf.is_fully_addressable or leaf.is_fully_replicated
+    return not whole or any(device.platform != "cpu" for device in leaf.devices())
 
 
 def _on_host(leaf: np.ndarray) -> int:

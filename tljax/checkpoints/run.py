@@ -2,6 +2,9 @@
 
 Orbax writes a checkpoint beside its final place and renames it, so a kill at any moment leaves only complete ones. What
 it cannot see is a file damaged later; so a checksum of every leaf travels with the checkpoint.
+
+Where several processes make a run, all call the same functions here, on a folder that all can see: each writes its own
+part of the arrays, and what is done once is done by the first.
 """
 
 import contextlib
@@ -17,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from tljax.checkpoints.atomic import atomic_file
 from tljax.checkpoints.checksum import checksum, storable
@@ -24,6 +28,7 @@ from tljax.checkpoints.errors import CheckpointError, first_line
 from tljax.checkpoints.leaves import abstract, first_difference, rebuilt, specs, stored
 from tljax.checkpoints.lock import FolderLock
 from tljax.checkpoints.quiet import quiet_orbax
+from tljax.processes import from_first, gathered, together
 from tljax.tree import nbytes
 
 _METADATA_BYTES = 100_000
@@ -62,10 +67,9 @@ class RunCheckpoints:
         self._config = _plain(config)
         make_folder(self.folder)
         self._lock = FolderLock(self.folder)
-        if not self._lock.acquire():
-            raise RunError(f"another process is training in {self.folder}; wait for it, or choose another run folder")
+        from_first(self._take)
         try:
-            self._check_config()
+            from_first(self._check_config)
             self._open(keep)
         except BaseException:
             self._lock.release()
@@ -87,7 +91,7 @@ class RunCheckpoints:
         Raises `RunError` when this or the save before fails: no space, no permission.
         """
         ocp = self._ocp
-        self._check_space(tree, step)
+        from_first(lambda: self._check_space(tree, step))
         meta = {"config": self._config, "notes": _plain(notes), "leaves": specs(tree), "sums": checksum(tree).tolist()}
         meta["digest"] = _digest(meta)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(stored(tree)), meta=ocp.args.JsonSave(meta))
@@ -109,17 +113,16 @@ class RunCheckpoints:
         hold a tree of another structure.
         """
         damaged: list[tuple[int, str]] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                tree, notes = self._read(step, like)
-            except (RunError, MemoryError):
-                raise
-            except Exception as error:  # orbax meets damage with many kinds of error
-                damaged.append((step, first_line(error, 200)))
+        for step in from_first(lambda: sorted(self._manager.all_steps(), reverse=True)):
+            found, reason = together(lambda step=step: self._attempt(step, like))
+            if np.any(gathered([reason is not None])):
+                damaged.append((step, reason or "another process could not read it"))
                 continue
-            self._set_aside(damaged, step, warn)
-            self._write_config()  # it may have been damaged
-            return step, tree, notes
+            from_first(lambda: self._set_aside(damaged, step, warn))
+            if damaged:
+                self._manager.reload()
+            from_first(self._write_config)  # it may have been damaged
+            return (step, *found)
         if damaged:
             listed = "".join(f"\n  {step}: {reason}" for step, reason in damaged)
             raise RunError(
@@ -141,6 +144,10 @@ class RunCheckpoints:
             with contextlib.suppress(Exception):
                 self._manager.close()
 
+    def _take(self) -> None:
+        if not self._lock.acquire():
+            raise RunError(f"another process is training in {self.folder}; wait for it, or choose another run folder")
+
     def _open(self, keep: int) -> None:
         import orbax.checkpoint as ocp
 
@@ -153,6 +160,15 @@ class RunCheckpoints:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except Exception as error:
             raise RunError(f"{self.folder} cannot be opened as a folder of checkpoints: {first_line(error)}") from error
+
+    def _attempt(self, step: int, like: Any) -> tuple[Any, str | None]:
+        """The tree and the notes of a checkpoint; or None, and what is damaged."""
+        try:
+            return self._read(step, like), None
+        except (RunError, MemoryError):
+            raise
+        except Exception as error:  # orbax meets damage with many kinds of error
+            return None, first_line(error, 200)
 
     def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         ocp = self._ocp
@@ -182,8 +198,6 @@ class RunCheckpoints:
                     f"checkpoint {step} in {self.folder} is damaged and cannot be moved: {error.strerror}"
                 ) from error
             warn(f"checkpoint {step} is damaged ({reason}); it is now {place}, and checkpoint {used} is used")
-        if damaged:
-            self._manager.reload()
 
     def _check_config(self) -> None:
         """Refuse a folder of another run; one without checkpoints has nothing to lose, and becomes this run's."""
