@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tljax import __version__
 from tljax.commands.adapt import add_adapt
@@ -11,6 +11,7 @@ from tljax.commands.finetune import add_finetune
 from tljax.commands.merging import add_merging
 from tljax.commands.options import Parser
 from tljax.commands.probe import add_probe
+from tljax.commands.processes import joined
 from tljax.commands.rank import add_rank
 from tljax.commands.transfer import add_transfer
 from tljax.commands.weights import add_weights
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not hasattr(options, "command"):
             parser.print_help()
             return 0
-        return _guarded(lambda: options.command(options), debug=options.debug)
+        return _guarded(options)
     except KeyboardInterrupt:  # before the command began: jax takes its time to import
         return _fail("tljax: interrupted", 130)
 
@@ -67,12 +68,14 @@ def _add_completion(parser: argparse.ArgumentParser) -> None:
     shtab.add_argument_to(parser, ["--print-completion"], help="print a completion script for this shell")
 
 
-def _guarded(command: Callable[[], int], *, debug: bool) -> int:
-    """Run `command`; an error becomes one message and an exit status, or its traceback with `debug`."""
+def _guarded(options: argparse.Namespace) -> int:
+    """Run the command; an error becomes one message and an exit status, or its traceback with `--debug`."""
     from tljax.types import TljaxError
 
+    debug = options.debug
     try:
-        return command()
+        with joined(options):
+            return options.command(options)
     except TljaxError as error:
         if debug:
             raise

@@ -50,7 +50,8 @@ def join(
       joining_seconds: how long to wait for the others now.
 
     Raises:
-      ProcessError: arguments that do not fit together, no cluster found, or the others did not come.
+      ProcessError: arguments that do not fit together, or no cluster found. Where the others do not come in time, JAX
+        ends the process.
 
     >>> join("localhost:1234", 2)
     Traceback (most recent call last):
@@ -71,7 +72,7 @@ def join(
         )
     if coordinator is not None and count is not None and number is not None:
         _check_place(coordinator, count, number)
-    jax.config.update("jax_enable_preemption_service", False)  # type: ignore[no-untyped-call]  # it takes SIGTERM, which a run wants to note
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM, which a run notes itself
     try:
         jax.distributed.initialize(
             coordinator, count, number, initialization_timeout=joining_seconds,
@@ -170,12 +171,12 @@ def gathered(values: Sequence[int]) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(own)).reshape(-1, len(own))
 
 
-def raise_all(failed: Sequence[Any], error: Exception | None) -> None:
+def raise_all(failed: np.ndarray, error: Exception | None) -> None:
     """Raise the own `error`, or a `ProcessError` where another process has `failed`; all know of all by `gathered`.
 
-    >>> raise_all([False], None)
+    >>> raise_all(np.array([False]), None)
     """
-    if not any(failed):
+    if not failed.any():
         return
     source = int(np.argmax(failed))
     told = _sent("" if error is None else _text(error), source)

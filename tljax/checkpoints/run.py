@@ -8,6 +8,7 @@ part of the arrays, and what is done once is done by the first.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -65,7 +66,7 @@ class RunCheckpoints:
             raise RunError(f"keep is how many checkpoints stay on disk, 1 or more; found {keep!r}")
         self.folder = pathlib.Path(folder).absolute()
         self._config = _plain(config)
-        make_folder(self.folder)
+        from_first(lambda: make_folder(self.folder))
         self._lock = FolderLock(self.folder)
         from_first(self._take)
         try:
@@ -114,11 +115,11 @@ class RunCheckpoints:
         """
         damaged: list[tuple[int, str]] = []
         for step in from_first(lambda: sorted(self._manager.all_steps(), reverse=True)):
-            found, reason = together(lambda step=step: self._attempt(step, like))
+            found, reason = together(functools.partial(self._attempt, step, like))
             if np.any(gathered([reason is not None])):
                 damaged.append((step, reason or "another process could not read it"))
                 continue
-            from_first(lambda: self._set_aside(damaged, step, warn))
+            from_first(functools.partial(self._set_aside, damaged, step, warn))
             if damaged:
                 self._manager.reload()
             from_first(self._write_config)  # it may have been damaged

@@ -59,9 +59,20 @@ def add_run(group: Any) -> None:
     add("--config", metavar="FILE", help="TOML or JSON file with any of the options above; the command line wins")
     add("--quiet", action="store_true", help="print the result only")
     add_debug(group)
+    _add_processes(group)
 
 
-NO_SETTINGS = ("command", "config", "debug", "quiet", "print_completion")
+def _add_processes(group: Any) -> None:
+    """Add the options of a run that several processes share: the same command is started in each of them."""
+    add = group.add_argument
+    add("--coordinator", metavar="HOST:PORT", help="process 0, where the processes of a run meet; start all of them")
+    add("--num-processes", type=int, metavar="N", help="how many processes there are")
+    add("--process-id", type=int, metavar="I", help="which of them this is, 0 to N-1")
+    add("--distributed", action="store_true", help="ask Slurm, Open MPI, Kubernetes or the TPU for these three")
+
+
+PROCESSES = ("coordinator", "num_processes", "process_id", "distributed")
+NO_SETTINGS = ("command", "config", "debug", "quiet", "print_completion", *PROCESSES)
 """Options of the command line that say nothing of the run itself."""
 
 

@@ -18,6 +18,8 @@ from tljax.checkpoints.run import RunCheckpoints, make_folder
 from tljax.evaluation.progress import progress_bar
 from tljax.objectives import Term
 from tljax.plans import Plan, plan
+from tljax.processes import fetched, from_first, is_first
+from tljax.training.agreement import Peers
 from tljax.training.choosing import Chooser
 from tljax.training.dispatch import StepCost
 from tljax.training.feeding import known_by, open_feeds
@@ -158,7 +160,7 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
     options = prepared.options
     folder = None if options.run_dir is None else pathlib.Path(options.run_dir)
     if folder is not None:
-        make_folder(folder)  # an error here should not wait for a compiler
+        from_first(lambda: make_folder(folder))  # an error here should not wait for a compiler
     began = time.perf_counter()
     start = prepared.program.start.begin(params, seed, rate, prepared.streams)
     start.wait()
@@ -168,15 +170,20 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
         log = Log(folder / "metrics.jsonl" if folder else None, options.on_log)
         run, seconds = _resumed(checkpoints, log, run)
         title = options.progress if isinstance(options.progress, str) else "training"
-        with progress_bar(title, options.steps, show=bool(options.progress)) as tell, _feeds(prepared, run) as feeds:
+        with (
+            progress_bar(title, options.steps, show=bool(options.progress) and is_first()) as tell,
+            _feeds(prepared, run) as feeds,
+        ):
             loop = Loop(
                 prepared.program, prepared.streams, prepared.valid, feeds, prepared.rhythm, log, checkpoints, tell,
-                prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked, compiling, seconds,
+                prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked, Peers(),
+                compiling, seconds,
             )  # fmt: skip
             run = loop.run(run)
     result = _result(run, loop, prepared, log)
     if folder is not None and not prepared.choices.stacked:
-        save_weights(result.params, folder / "best.safetensors")
+        weights = fetched(result.params)
+        from_first(lambda: save_weights(weights, folder / "best.safetensors"))
     return result
 
 

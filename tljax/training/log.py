@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tljax.checkpoints.run import RunError, write_atomically
+from tljax.processes import from_first, is_first
 
 Row = dict[str, Any]
 
@@ -16,7 +17,8 @@ class Log:
     """The history of a run: rows such as `{"step": 100, "split": "train", "loss": 0.3}`, in memory and in a file.
 
     The file holds only what a repetition would give again bit for bit, so timings are kept out of it. After a kill,
-    rows beyond the checkpoint that the run resumes from are dropped: they come again.
+    rows beyond the checkpoint that the run resumes from are dropped: they come again. Of several processes all have the
+    rows in memory; the first writes them, and tells the listeners.
 
     >>> log = Log(None, [lambda row: print(row["loss"])])
     >>> log.add({"step": 100, "split": "train", "loss": 0.3})
@@ -29,21 +31,16 @@ class Log:
 
     def rewind(self, step: int, expected: int = 0) -> None:
         """Forget what lies beyond `step`, in the file too; warns where not `expected` rows are left."""
-        if self._file is None:
-            return
-        self.rows = [row for row in read_rows(self._file) if row["step"] <= step]
-        if len(self.rows) != expected:
-            warnings.warn(
-                f"{self._file} is damaged: it should have {expected} rows up to step {step} and has {len(self.rows)}; "
-                "the history has a gap, the run itself is whole",
-                stacklevel=2,
-            )
-        write_atomically(self._file, "".join(map(_line, self.rows)))
+        if self._file is not None:
+            file = self._file
+            self.rows = from_first(lambda: _cut_back(file, step, expected))
 
     def add(self, row: Row) -> None:
         """Append `row` and show it to the listeners."""
         row = {name: math.nan if _is_odd(value) else value for name, value in row.items()}
         self.rows.append(row)
+        if not is_first():
+            return
         if self._file is not None:
             try:
                 with self._file.open("a", encoding="utf-8") as out:
@@ -52,6 +49,18 @@ class Log:
                 raise RunError(f"{self._file} could not be written: {error.strerror or error}") from error
         for listener in self._listeners:
             listener(row)
+
+
+def _cut_back(file: pathlib.Path, step: int, expected: int) -> list[Row]:
+    rows = [row for row in read_rows(file) if row["step"] <= step]
+    if len(rows) != expected:
+        warnings.warn(
+            f"{file} is damaged: it should have {expected} rows up to step {step} and has {len(rows)}; "
+            "the history has a gap, the run itself is whole",
+            stacklevel=4,
+        )
+    write_atomically(file, "".join(map(_line, rows)))
+    return rows
 
 
 def read_rows(file: pathlib.Path) -> list[Row]:

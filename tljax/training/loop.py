@@ -13,9 +13,11 @@ import numpy as np
 
 from tljax.checkpoints.run import RunCheckpoints
 from tljax.evaluation.progress import Tell
+from tljax.processes import is_first
+from tljax.training.agreement import Notice, Peers
 from tljax.training.choosing import Chooser
 from tljax.training.feeding import Feeds
-from tljax.training.log import Log
+from tljax.training.log import Log, Row
 from tljax.training.program import Fed, Program, Ready, Stream
 from tljax.training.signals import Terminated, noted_signals
 from tljax.training.state import Run, is_loss
@@ -78,6 +80,7 @@ class Loop:
     monitor: str
     examples_per_step: int
     stacked: bool
+    peers: Peers
     compile_seconds: float = 0.0
     training_seconds: float = 0.0
     step_seconds: list[float] = dataclasses.field(default_factory=list)
@@ -111,12 +114,16 @@ class Loop:
                 self._note_seconds(n, seconds, waited, warm)
                 warm = True
                 run = self._between(run, step)
+                signal_of_all, chunk, due = self.peers.agree(self._notice(received, chunk, step))
+                if due:
+                    self._save(run, step)
                 self.tell(step, n * self.examples_per_step / seconds, self.shown)
-                if received:
+                if signal_of_all:
                     break
             self._save(run, step)
-            if received:
-                self._end(received[0], step)
+            asked, _, _ = self.peers.agree(self._notice(received, chunk, step))
+            if asked:
+                self._end(asked, step)
         return run
 
     def _compile(self, run: Run) -> None:
@@ -125,6 +132,9 @@ class Loop:
         self.ready = self.program.begin(run, self.streams, in_memory)
         self.ready.wait()
         self.compile_seconds += time.perf_counter() - began
+
+    def _notice(self, received: list[int], chunk: int, step: int) -> Notice:
+        return Notice(received[0] if received else 0, chunk, self._save_is_due(step))
 
     def _advance(self, run: Run, n: int) -> tuple[Run, float]:
         """`n` more steps, and the seconds in which the device had nothing to do because a batch was not ready."""
@@ -162,8 +172,6 @@ class Loop:
             run = self.ready.clear(run)
         if rhythm.due(step, rhythm.eval_every):
             run = self._evaluate(run, step)
-        if self._save_is_due(step):
-            self._save(run, step)
         return run
 
     def _evaluate(self, run: Run, step: int) -> Run:
@@ -191,9 +199,15 @@ class Loop:
         for i in np.flatnonzero(~stopped) if self.stacked else [None]:
             which = {} if i is None else {"run": int(i)}
             numbers = {name: float(value if i is None else value[i]) for name, value in host.items()}
-            self.log.add({"step": step, "split": split} | which | numbers)
+            self._add_row({"step": step, "split": split} | which | numbers)
         name = {"train": "loss", "valid": self.monitor}[split]
         self.shown[f"{split} {name}"] = float(np.mean(host[name]))
+
+    def _add_row(self, row: Row) -> None:
+        try:
+            self.log.add(row)
+        except Exception as error:  # a full disk, or what a listener raises
+            self.peers.keep(error)
 
     def _save_is_due(self, step: int) -> bool:
         if self.rhythm.save_every is not None:
@@ -238,7 +252,8 @@ class Loop:
         message = f"{name} at step {step}; saved in {self.checkpoints.folder}. The same command continues from there."
         if number == signal.SIGINT:
             raise KeyboardInterrupt(message)
-        print(message, file=sys.stderr, flush=True)
+        if is_first():
+            print(message, file=sys.stderr, flush=True)
         raise Terminated(message)
 
 
