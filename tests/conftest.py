@@ -7,6 +7,7 @@ import pathlib
 _FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # commands would write into the user's cache folder
 
 import jax  # noqa: E402  (the flags above must stand first)
 import pytest  # noqa: E402

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tljax import __version__
 from tljax.commands.adapt import add_adapt
+from tljax.commands.cache import keep_programs
 from tljax.commands.evaluate import add_evaluate
 from tljax.commands.finetune import add_finetune
 from tljax.commands.merging import add_merging
@@ -72,12 +73,12 @@ def _guarded(options: argparse.Namespace) -> int:
     """Run the command; an error becomes one message and an exit status, or its traceback with `--debug`."""
     from tljax.types import TljaxError
 
-    debug = options.debug
     try:
+        keep_programs(options)
         with joined(options):
             return options.command(options)
     except TljaxError as error:
-        if debug:
+        if options.debug:
             raise
         return _fail(f"tljax: error: {error}", 2)
     except KeyboardInterrupt:
@@ -85,7 +86,7 @@ def _guarded(options: argparse.Namespace) -> int:
     except SystemExit as error:  # SIGTERM: the run is saved, and has said so
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
-        if debug:
+        if options.debug:
             raise
         return _fail(f"tljax: unexpected {type(error).__name__}: {error}\nRun again with --debug for the traceback.", 1)
 

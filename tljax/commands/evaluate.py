@@ -4,6 +4,7 @@ import argparse
 import pathlib
 from typing import Any
 
+from tljax.commands.cache import add_cache
 from tljax.commands.options import HelpFormatter, add_debug
 
 
@@ -27,6 +28,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--classes", metavar="LIST", help="only these classes of the new data (transfer runs)")
     parser.add_argument("--label", metavar="COLUMN", help="the label column of new data that are a table")
     parser.add_argument("--json", metavar="FILE", help="write all metrics as JSON, too; - prints them instead of text")
+    add_cache(parser)
     add_debug(parser)
     parser.set_defaults(command=_evaluate)
 

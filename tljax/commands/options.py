@@ -10,6 +10,8 @@ import tomllib
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from tljax.commands.cache import add_cache
+
 
 class HelpFormatter(argparse.HelpFormatter):
     """Help in 100 columns."""
@@ -58,6 +60,7 @@ def add_run(group: Any) -> None:
     add("--resume", action=argparse.BooleanOptionalAction, help="continue a run found in the folder (default: yes)")
     add("--config", metavar="FILE", help="TOML or JSON file with any of the options above; the command line wins")
     add("--quiet", action="store_true", help="print the result only")
+    add_cache(group)
     add_debug(group)
     _add_processes(group)
 
@@ -72,7 +75,7 @@ def _add_processes(group: Any) -> None:
 
 
 PROCESSES = ("coordinator", "num_processes", "process_id", "distributed")
-NO_SETTINGS = ("command", "config", "debug", "quiet", "print_completion", *PROCESSES)
+NO_SETTINGS = ("command", "config", "debug", "quiet", "no_compile_cache", "print_completion", *PROCESSES)
 """Options of the command line that say nothing of the run itself."""
 
 
