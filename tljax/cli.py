@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tljax import __version__
 from tljax.commands.adapt import add_adapt
+from tljax.commands.bench import add_bench
 from tljax.commands.cache import keep_programs
 from tljax.commands.evaluate import add_evaluate
 from tljax.commands.finetune import add_finetune
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_weights(commands)
     add_merging(commands)
+    add_bench(commands)
     return parser
 
 

@@ -115,6 +115,22 @@ def _list_of(kind: Callable[[str], Any], name: str) -> Callable[[str], tuple[Any
     return read
 
 
+def expressions(text: str) -> tuple[str, ...]:
+    """The parts between commas, but for commas inside brackets.
+
+    >>> expressions("mlp(hidden=(8, 8), dropout=0.1),lenet")
+    ('mlp(hidden=(8, 8), dropout=0.1)', 'lenet')
+    """
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return tuple(part.strip() for part in parts)
+
+
 integers = _list_of(int, "list of integers")
 numbers = _list_of(float, "list of numbers")
 words = _list_of(str, "list")

@@ -1,0 +1,428 @@
+"""`tljax bench` on small models: what it counts, what it refuses, and what it writes."""
+
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax.cli import main
+from tljax.models import export, mlp
+from tljax.models.catalog import CATALOG
+from tljax.recipes.bench import bench_settings, run, run_bench, workload
+from tljax.recipes.bench.case import Case, check_executed, open_case
+from tljax.recipes.bench.ceiling import Sizes
+from tljax.recipes.bench.error import BenchError
+from tljax.recipes.bench.inputs import check_parameters
+from tljax.recipes.bench.memory import Used, own_peak
+from tljax.recipes.bench.run import reason_of
+from tljax.recipes.bench.workload import load_workload
+from tljax.recipes.options import SettingsError
+
+QUICK = {"repeats": 5, "seconds": 0.01, "features": 12}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_ceilings():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "usual_sizes", lambda: Sizes((64, 128), 2**20))
+        patch.setattr(run, "TURN", 0.002)
+        yield
+
+
+def settings(**values):
+    return bench_settings({name: value for name, value in {**QUICK, **values}.items() if value is not None})
+
+
+def measured(folder, **values):
+    file = folder / "result.json"
+    text = run_bench(settings(json=str(file), **values), show=False)
+    return text, json.loads(file.read_text())
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory, small_ceilings):
+    """Three methods of one model, and a model that does not exist."""
+    folder = tmp_path_factory.mktemp("sweep")
+    methods = ["full", "head-only", "linear-probe"]
+    return measured(folder, model=["mlp(hidden=(40,))", "mpl"], method=methods, batch=[16], trace=str(folder / "trace"))
+
+
+@pytest.fixture(scope="module")
+def case():
+    found = open_case(settings(model=["mlp(hidden=(40,))"], batch=[16]).configurations[0], settings(model=["mlp"]))
+    for _ in range(2):
+        found.timed.turn()
+    return found
+
+
+def test_every_configuration_has_a_row_and_failures_their_reason(sweep):
+    text, found = sweep
+    methods = ["full", "head-only", "linear-probe"]
+    names = [(row["configuration"]["model"], row["configuration"]["method"]) for row in found["rows"]]
+    assert names == list(itertools.product(["mlp(hidden=(40,))", "mpl"], methods))
+    failed = [row.get("failed", "")[:35] for row in found["rows"]]
+    assert failed == ["", "", "", *["no model is called 'mpl'; the neares"[:35]] * 3]
+    assert "mpl full 16 float32: no model is called 'mpl'" in text
+    assert "mlp(hidden=(40,)) linear-probe 16 float32" in text
+
+
+def test_everything_is_told_of_a_configuration(sweep):
+    _, found = sweep
+    matmul, copy = found["ceilings"]["matmul"]["float32"], found["ceilings"]["copy"]
+    for row in found["rows"][:3]:
+        step = row["step_seconds"]
+        assert step["least"] <= step["q1"] <= step["median"] <= step["q3"] <= step["most"]
+        assert len(row["repeats"]) == step["repeats"] == 5
+        assert step["median"] == pytest.approx(np.median(row["repeats"]))
+        assert row["examples_per_second"] == pytest.approx(16 / step["median"])
+        assert row["flops_per_second"] == pytest.approx(row["flops_per_step"] / step["median"])
+        assert row["of_matmul_ceiling"] == pytest.approx(row["flops_per_second"] / matmul["rate"]["median"])
+        assert row["of_copy_ceiling"] == pytest.approx(row["bytes_per_second"] / copy["rate"]["median"])
+        assert row["memory"]["source"] == "xla"
+        assert row["memory"]["peak_bytes"] == row["memory"]["xla_bytes"] > 0
+        assert 0 < row["compile_seconds"] < row["first_step_seconds"]
+        assert 0 < row["host_share"] < 1
+        assert row["steps_per_repeat"] >= 1
+        assert row["checked"]["leaves_moved"] == 1
+        assert not row["from_cache"]
+    assert len(matmul["repeats"]) == len(copy["repeats"]) == 5  # in the same rounds
+    assert sorted(matmul["tried"]) == ["128", "64"]
+
+
+def test_the_file_says_what_made_it(sweep):
+    _, found = sweep
+    assert found["machine"]["platform"] == "cpu"
+    assert {"jax", "jaxlib", "tljax"} <= set(found["versions"])
+    assert "xla_backend_optimization_level" in found["flags"]["XLA_FLAGS"]
+    assert {"date", "command", "load", "start", "settings"} <= set(found)
+
+
+def test_frozen_backbones_cost_less_and_cached_features_least(sweep):
+    full, head, cached = (row["flops_per_step"] for row in sweep[1]["rows"][:3])
+    forward = 2 * 16 * (12 * 40 + 40 * 10) + 2 * 16 * 40 * 10
+    assert forward < head < full
+    assert 2 * 2 * 16 * 40 * 10 < cached < head
+
+
+def test_a_trace_is_written_for_each_configuration(sweep):
+    traces = [row["trace"] for row in sweep[1]["rows"][:3]]
+    assert len(set(traces)) == 3
+    assert all(list(pathlib.Path(folder).rglob("*.xplane.pb")) for folder in traces)
+
+
+def test_the_operations_of_a_step_are_those_of_its_products(case):
+    """Two dense layers, B = 16, 12 -> 40 -> 10: forward, and gradients of both kernels and of the hidden layer."""
+    products = 2 * 16 * (2 * 12 * 40 + 3 * 40 * 10)
+    cost = case.cost()
+    parameters = 12 * 40 + 40 + 40 * 10 + 10
+    assert products < cost.flops < products + 20 * parameters + 30 * 16 * (40 + 10)
+    assert cost.bytes_accessed > 4 * 7 * parameters  # AdamW reads parameter, gradient and moments, and writes three
+    assert cost.peak_bytes > 4 * 3 * parameters
+    assert case.uncounted() == []
+
+
+@pytest.mark.slow
+def test_the_steps_are_those_of_fit(case):
+    """The loss of the steps that were timed is that of training on the same data."""
+    import optax
+
+    from tljax.training import fit
+
+    work = load_workload(case.configuration, seed=0)
+    assert isinstance(work.optimizer, optax.GradientTransformation)
+    result = fit(
+        work.model, work.params, work.objective, work.plan, work.train, optimizer=work.optimizer, batch_size=16,
+        steps=5, log_every=5, progress=False,
+    )  # fmt: skip
+    again = open_case(case.configuration, settings(model=["mlp"], steps=2))  # one step, and two turns of two
+    assert int(again.run.state.step) == 5
+    for mine, theirs in zip(jax.tree.leaves(again.run.state.params), jax.tree.leaves(result.last), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mcc", "dann", "mean-teacher"])
+def test_methods_of_adaptation_read_two_streams(method):
+    found = open_case(settings(model=["mlp"], method=[method], batch=[4]).configurations[0], settings(model=["mlp"]))
+    for _ in range(3):
+        found.timed.turn()
+    assert found.examples == 8
+    assert found.check() > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ("lenet", {"method": ["full"]}),
+        ("resnet8", {"method": ["norm-only"], "image_size": 16}),
+        ("vit-ti16(depth=1)", {"method": ["lora"], "image_size": 32}),
+        ("bert-tiny", {"method": ["lora"], "seq_len": 6}),
+    ],
+)
+def test_models_that_read_images_and_sentences(tmp_path, model, more):
+    _, found = measured(tmp_path, model=[model], batch=[2], features=None, **more)
+    assert found["rows"][0]["flops_per_second"] > 0
+
+
+@pytest.mark.slow
+def test_pretrained_weights_are_benchmarked_by_their_folder(tmp_path):
+    model = CATALOG["resnet8"].constructor(3, width=4)
+    params = model.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+    export(model, params, tmp_path / "net.safetensors", format="safetensors")
+    spec = str(tmp_path / "net.safetensors")
+    configuration = settings(model=[spec], batch=[4], features=None, image_size=8).configurations[0]
+    work = load_workload(configuration, seed=0)
+    assert work.params["head"]["kernel"].shape[-1] == 10
+    name = "stem" if "stem" in params["backbone"] else next(iter(params["backbone"]))
+    jax.tree.map(np.testing.assert_array_equal, work.params["backbone"][name], params["backbone"][name])
+
+
+# What is refused.
+
+
+def test_constant_weights_are_refused():
+    model = mlp((16,), num_classes=3)
+    params = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0), jnp.ones((1, 12))))
+    with pytest.raises(BenchError, match="259 of 259 parameters are constant in their leaf, as 'backbone"):
+        check_parameters(params, "mlp")
+    check_parameters(model.init(jax.random.key(0), jnp.ones((1, 12))), "mlp")
+
+
+def test_constant_inputs_are_refused(monkeypatch):
+    monkeypatch.setattr(workload, "random_examples", lambda key, like, n, tokens: jnp.zeros((n, *like.shape[1:])))
+    with pytest.raises(BenchError, match="inputs of the stream 'train' are 0 everywhere"):
+        run_bench(settings(model=["mlp"]), show=False)
+
+
+def test_a_run_that_failed_is_refused(case):
+    broken = dataclasses.replace(case, run=case.run._replace(failed=jnp.int32(7)))
+    with pytest.raises(BenchError, match="batch 16 float32: the loss or a parameter became NaN or infinite by step 7"):
+        broken.look()
+
+
+def test_labels_are_of_every_class():
+    work = load_workload(settings(model=["mlp"], classes=3).configurations[0], seed=0)
+    x, y = work.train["train"]
+    assert x.shape == (128, 12)
+    assert set(np.asarray(y).tolist()) == {0, 1, 2}
+    assert np.asarray(x).std() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_is_refused(monkeypatch):
+    bad = lambda key, like, n, tokens: 1e38 * jax.random.normal(key, (n, *like.shape[1:]))  # noqa: E731
+    monkeypatch.setattr(workload, "random_examples", bad)
+    with pytest.raises(BenchError, match="became NaN or infinite"):
+        run_bench(settings(model=["mlp"]), show=False)
+
+
+@pytest.mark.parametrize(
+    ("step", "moved", "losses", "said"),
+    [
+        (10, [True], [1.0, 2.0], "20 steps were launched and 10 were made"),
+        (20, [True, False, False], [1.0, 2.0], "only 1 of 3 leaves"),
+        (20, [], [1.0, 2.0], "only 0 of 0 leaves"),
+        (20, [True], [1.0, float("nan")], "NaN or infinite"),
+        (20, [True], [1.5, 1.5, 1.5], "the loss stayed at 1.5"),
+    ],
+)
+def test_steps_that_were_not_made_are_refused(step, moved, losses, said):
+    with pytest.raises(BenchError, match=said):
+        check_executed("mlp", step, 20, moved, losses)
+
+
+@pytest.mark.slow
+def test_a_step_that_does_nothing_is_found_out(monkeypatch):
+    monkeypatch.setattr(Case, "launch", lambda self, steps: self.run)
+    with pytest.raises(BenchError, match="not one of the steps could be made"):
+        run_bench(settings(model=["mlp"]), show=False)
+
+
+@pytest.mark.slow
+def test_too_short_a_time_is_refused(monkeypatch):
+    monkeypatch.setattr(run, "tick_of", lambda: 1.0)
+    with pytest.raises(BenchError, match="the clock ticks every 1 s; time more at once"):
+        run_bench(settings(model=["mlp"], steps=1), show=False)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"repeats": 4}, "option 'repeats' is 4; it should be 5 or more"),
+        ({"seconds": 0.0}, "option 'seconds' is 0.0"),
+        ({"model": []}, "option 'model'"),
+        ({"batch": [0]}, "option 'batch'"),
+        ({"batch": [8, 8]}, "without repetitions"),
+        ({"dtype": ["float23"]}, "did you mean 'float32'"),
+        ({"method": ["lorra"]}, "did you mean 'lora'"),
+        ({"method": ["ddann"]}, "did you mean 'dann'"),
+        ({"classes": 1}, "2 or more"),
+        ({"mesh": "dta=2"}, "did you mean 'data'"),
+        ({"mesh": "data=x"}, "sizes by axis"),
+        ({"mesh": "data=2,data=2"}, "sizes by axis"),
+        ({"seq_len": 0}, "option 'seq_len' is 0"),
+        ({"repeat": 9}, "unknown option 'repeat'; did you mean 'repeats'"),
+    ],
+)
+def test_settings_that_make_no_sense(values, said):
+    with pytest.raises(SettingsError, match=said):
+        bench_settings({"model": ["mlp"], **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"model": ["mpl"]}, "no model is called 'mpl'; the nearest are mlp"),
+        ({"model": ["mlp"], "image_size": 8, "features": None}, "'mlp' reads rows of numbers; option 'image_size'"),
+        ({"model": ["bert-tiny"]}, "'bert-tiny' reads sentences; option 'features'"),
+        ({"model": ["mlp(depth=3)"]}, "mlp has no option 'depth'"),
+        ({"model": ["mlp"], "method": ["lora"], "target": ["nowhere/**"]}, "nowhere"),
+    ],
+)
+def test_a_single_configuration_that_fails_is_an_error(values, said):
+    with pytest.raises(BenchError, match=said):
+        run_bench(settings(**values), show=False)
+
+
+# Sweeps.
+
+
+@pytest.mark.slow
+def test_a_failure_becomes_a_row_and_the_rest_goes_on(tmp_path, monkeypatch):
+    opened = open_case
+
+    def full_memory(configuration, *more):
+        if configuration.batch == 16:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.\nat ...")
+        return opened(configuration, *more)
+
+    monkeypatch.setattr(run, "open_case", full_memory)
+    text, found = measured(tmp_path, model=["mlp", "mpl"], batch=[8, 16])
+    reasons = [row.get("failed", "")[:36] for row in found["rows"]]
+    memory, unknown = "out of memory: Out of memory while t", "no model is called 'mpl'; the neares"
+    assert reasons == ["", memory, unknown, memory]
+    assert "mlp full 16 float32: out of memory: Out of memory while trying to allocate 9 bytes." in text
+
+
+@pytest.mark.slow
+def test_what_is_crowded_out_takes_turns_on_the_device(tmp_path, monkeypatch):
+    """The second configuration fits only once the first has left the device."""
+    opened, held = open_case, []
+
+    def one_at_a_time(configuration, *more):
+        if any(case.parked is None for case in held):
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        held.append(opened(configuration, *more))
+        return held[-1]
+
+    monkeypatch.setattr(run, "open_case", one_at_a_time)
+    _, found = measured(tmp_path, model=["mlp"], batch=[4, 8, 16])
+    assert [row["step_seconds"]["repeats"] for row in found["rows"]] == [5, 5, 5]
+    assert all(case.parked is not None for case in held)
+
+
+@pytest.mark.slow
+def test_a_failure_while_timing_becomes_a_row(tmp_path, monkeypatch):
+    look, seen = Case.look, []
+
+    def fails_later(self):
+        seen.append(self)
+        if self.configuration.batch == 4 and len(self.losses) == 3:
+            raise RuntimeError("INTERNAL: the device is gone")
+        look(self)
+
+    monkeypatch.setattr(Case, "look", fails_later)
+    _, found = measured(tmp_path, model=["mlp"], batch=[4, 8], steps=3)
+    assert found["rows"][0]["failed"] == "RuntimeError: INTERNAL: the device is gone"
+    assert found["rows"][1]["step_seconds"]["repeats"] == 5
+
+
+def test_sweep_takes_several_where_nothing_is_said():
+    whole = bench_settings({"model": ["mlp", "lenet"], "sweep": True}).configurations
+    assert len(whole) == 2 * 4 * 2
+    assert len(bench_settings({"model": ["mlp"], "sweep": True, "batch": [4], "method": ["full"]}).configurations) == 1
+
+
+def test_reasons_are_one_line():
+    assert reason_of(MemoryError()) == "out of memory: of the host"
+    assert reason_of(KeyError("x")) == "KeyError: 'x'"
+    assert reason_of(SettingsError("this\nthat")) == "this"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "own"),
+    [
+        (None, None, None),
+        (Used(0, 0), Used(10, 700), 700),
+        (Used(300, 500), Used(400, 900), 600),
+        (Used(300, 900), Used(400, 900), None),
+    ],
+)
+def test_the_peak_of_the_device_is_a_configurations_own(before, after, own):
+    assert own_peak(before, after) == own
+
+
+# The command.
+
+
+def bench(*arguments):
+    return main(["bench", "--quiet", "--repeats", "5", "--seconds", "0.01", *arguments])
+
+
+@pytest.mark.slow
+def test_the_command_prints_and_writes(tmp_path, capsys):
+    file = tmp_path / "a.json"
+    assert bench("--model", "mlp(hidden=(8, 8)),mlp", "--features", "12", "--batch", "4", "--json", str(file)) == 0
+    text = capsys.readouterr().out
+    assert "mlp(hidden=(8, 8)) full 4 float32" in text
+    assert "ceiling: " in text
+    assert bench_compare(file, file) == 0
+    assert "1.000" in capsys.readouterr().out
+
+
+def bench_compare(*files):
+    return main(["bench", "--compare", *map(str, files)])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model", "vit-s61"],
+        ["--model", "mlp", "--repeats", "2"],
+        ["--model", "mlp", "--method", "lorra"],
+        ["--model", "mlp", "--json", "/nowhere/at/all.json"],
+        ["--model", "nowhere/weights"],
+        ["--compare", "nowhere.json", "nothing.json"],
+        ["--compare", __file__, __file__],
+        [],
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, capsys):
+    assert main(["bench", "--quiet", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("tljax: error: ")
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_first_step_is_counted_from_the_beginning_of_the_process(tmp_path):
+    code = (
+        "import sys, time; time.sleep(2); from tljax.recipes.bench import run; from tljax.recipes.bench.ceiling import "
+        "Sizes; run.usual_sizes = lambda: Sizes((64,), 2**20); from tljax.cli import main; sys.exit(main())"
+    )
+    file = tmp_path / "a.json"
+    arguments = ["bench", "--model", "mlp", "--repeats", "5", "--seconds", "0.01", "--json", str(file)]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=os.environ, capture_output=True)
+    found = json.loads(file.read_text())
+    assert found["start"]["since"] == "the process"
+    assert 2 < found["start"]["seconds"] < found["rows"][0]["first_step_seconds"]
