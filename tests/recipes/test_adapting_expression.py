@@ -79,3 +79,17 @@ def test_weights_are_the_published_ones_unless_given():
 def test_errors_name_the_nearest(text, message):
     with pytest.raises(SettingsError, match=message):
         approach(text)
+
+
+def test_a_strength_may_be_a_schedule():
+    found = approach("dann(strength=warm_up(alpha=10, steps=400))+mcc")
+    assert found.name == "dann(strength=warm_up(alpha=10, steps=400))+mcc"
+    assert "dann(strength=warm_up(alpha=10, steps=400))" in str(found.objective)
+    for wrong in (
+        "dann(strength=warm_up(stpes=3))",
+        "dann(strength=warm_up(steps=0))",
+        "dann(strength=high)",
+        "mcd(repeat=0)",
+    ):
+        with pytest.raises(SettingsError):
+            approach(wrong)

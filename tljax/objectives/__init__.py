@@ -69,6 +69,7 @@ from tljax.objectives.network import NetworkError as NetworkError
 from tljax.objectives.parameters import StartError as StartError
 from tljax.objectives.parameters import l2_sp as l2_sp
 from tljax.objectives.phase import Phase as Phase
+from tljax.objectives.phase import PhaseError as PhaseError
 from tljax.objectives.regression import absolute_errors as absolute_errors
 from tljax.objectives.regression import huber as huber
 from tljax.objectives.regression import huber_losses as huber_losses

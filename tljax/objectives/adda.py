@@ -12,13 +12,12 @@ from tljax.objectives.discriminator import (
     adversarial_metrics,
     discriminator_of,
     domains_of,
-    strength_at,
     tell_apart,
 )
 from tljax.objectives.parameters import StartError
 from tljax.objectives.phase import Phase
 from tljax.objectives.reversal import reversed_gradient
-from tljax.objectives.schedules import warm_up
+from tljax.objectives.schedules import schedule_of, warm_up
 from tljax.objectives.stream import name_of, output_of
 from tljax.objectives.term import Metrics, Owned, Scene, Schedule, Term
 from tljax.tree import named_leaves
@@ -56,6 +55,7 @@ def adda(
         target: the stream of the other.
 
     Raises:
+        ScheduleError: a `strength` that is neither a number nor a schedule.
         NetworkError: D is no network, or gives something other than `[B, 1]`.
         StreamError: the step has no such streams.
 
@@ -66,7 +66,7 @@ def adda(
     cross_entropy() + adda(weight=0.3)
     """
     text = describe(adda, weight=weight, discriminator=discriminator, strength=strength, source=source, target=target)
-    told, rising = discriminator_of(discriminator, text), warm_up() if strength is None else strength
+    told, rising = discriminator_of(discriminator, text), schedule_of(strength, warm_up(), text)
 
     def init(key: Key, scene: Scene) -> Owned:
         return told.init(key, output_of(scene, source, text).features)
@@ -80,7 +80,7 @@ def adda(
             value = domain_adversarial(*logits, source_weight=weights[0], target_weight=weights[1])
             return value, state, adversarial_metrics("adda_discriminator", value, logits, weights)
         # Reversal by a negative number: the gradient keeps its sign, and is scaled.
-        back = -strength_at(rising, scene.step)
+        back = -rising(scene.step)
         pair = reversed_gradient(outputs[0].features, back), reversed_gradient(outputs[1].features, back)
         (own, other), state = tell_apart(told, owned, pair, key=scene.key, train=False)
         value = weight * domain_adversarial(other, own, source_weight=weights[1], target_weight=weights[0])
@@ -123,6 +123,7 @@ def adda_from(
         target: the stream of the other.
 
     Raises:
+        ScheduleError: a `strength` that is neither a number nor a schedule.
         NetworkError: D is no network, or gives something other than `[B, 1]`.
         StartError: `start` are not parameters of this model.
         StreamError: the step has no such streams.
@@ -133,7 +134,7 @@ def adda_from(
     adda_from(start)
     """
     text = describe(adda_from, "start", discriminator=discriminator, strength=strength, source=source, target=target)
-    told, rising = discriminator_of(discriminator, text), warm_up(high=2.0) if strength is None else strength
+    told, rising = discriminator_of(discriminator, text), schedule_of(strength, warm_up(high=2.0), text)
 
     def init(key: Key, scene: Scene) -> Owned:
         _check_start(start, scene.params, text)
@@ -143,7 +144,7 @@ def adda_from(
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         outputs, weights = domains_of(scene, source, target, text)
         first = scene.evaluate(owned.state["start"], scene.batches[name_of(scene, source, text)].x).features
-        inputs = first, reversed_gradient(outputs[1].features, strength_at(rising, scene.step))
+        inputs = first, reversed_gradient(outputs[1].features, rising(scene.step))
         own = owned._replace(state=owned.state["discriminator"])
         logits, state = tell_apart(told, own, inputs, key=scene.key)
         value = domain_adversarial(*logits, source_weight=weights[0], target_weight=weights[1])

@@ -14,12 +14,11 @@ from tljax.objectives.discriminator import (
     domain_losses,
     domains_of,
     joined_weight,
-    strength_at,
     tell_apart,
 )
 from tljax.objectives.mean import ratio_of_sums, weighted_mean, widened
 from tljax.objectives.reversal import reversed_gradient
-from tljax.objectives.schedules import warm_up
+from tljax.objectives.schedules import schedule_of, warm_up
 from tljax.objectives.stream import output_of
 from tljax.objectives.term import Metrics, Owned, Scene, Schedule, Term
 from tljax.types import Array, Key, Model, Output, TljaxError
@@ -152,7 +151,7 @@ def cdan(
     )  # fmt: skip
     if randomized is not None and not (isinstance(randomized, int) and randomized > 0):
         raise MapError(f"cdan: randomized is the width of the map, a whole number above 0; found {randomized!r}")
-    told, rising = discriminator_of(discriminator, text), warm_up() if strength is None else strength
+    told, rising = discriminator_of(discriminator, text), schedule_of(strength, warm_up(), text)
 
     def init(key: Key, scene: Scene) -> Owned:
         output = output_of(scene, source, text)
@@ -162,7 +161,7 @@ def cdan(
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         outputs, weights = domains_of(scene, source, target, text)
-        maps, now = owned.state["maps"], strength_at(rising, scene.step)
+        maps, now = owned.state["maps"], rising(scene.step)
         inputs, p = zip(*(_conditioned(output, maps) for output in outputs))
         inputs = reversed_gradient(inputs[0], now), reversed_gradient(inputs[1], now)
         own = owned._replace(state=owned.state["discriminator"])

@@ -10,12 +10,11 @@ from tljax.objectives.discriminator import (
     discriminator_of,
     domain_losses,
     domains_of,
-    strength_at,
     tell_apart,
 )
 from tljax.objectives.mean import weighted_mean
 from tljax.objectives.reversal import reversed_gradient
-from tljax.objectives.schedules import warm_up
+from tljax.objectives.schedules import schedule_of, warm_up
 from tljax.objectives.stream import output_of
 from tljax.objectives.term import Metrics, Owned, Scene, Schedule, Term
 from tljax.types import Array, Key, Model
@@ -67,6 +66,7 @@ def dann(
         target: the stream of the other.
 
     Raises:
+        ScheduleError: a `strength` that is neither a number nor a schedule.
         NetworkError: D is no network, or gives something other than `[B, 1]`.
         StreamError: the step has no such streams.
 
@@ -77,14 +77,14 @@ def dann(
     cross_entropy() + 0.3 * dann(strength=warm_up(alpha=10, steps=5000))
     """
     text = describe(dann, discriminator=discriminator, strength=strength, source=source, target=target)
-    told, rising = discriminator_of(discriminator, text), warm_up() if strength is None else strength
+    told, rising = discriminator_of(discriminator, text), schedule_of(strength, warm_up(), text)
 
     def init(key: Key, scene: Scene) -> Owned:
         return told.init(key, output_of(scene, source, text).features)
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         outputs, weights = domains_of(scene, source, target, text)
-        now = strength_at(rising, scene.step)
+        now = rising(scene.step)
         features = reversed_gradient(outputs[0].features, now), reversed_gradient(outputs[1].features, now)
         logits, state = tell_apart(told, owned, features, key=scene.key)
         value = domain_adversarial(*logits, source_weight=weights[0], target_weight=weights[1])

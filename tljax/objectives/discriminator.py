@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from tljax.objectives.mean import weighted_mean, widened
 from tljax.objectives.network import Network, network, torch_dense
 from tljax.objectives.stream import name_of
-from tljax.objectives.term import Metrics, Owned, Scene, Schedule
+from tljax.objectives.term import Metrics, Owned, Scene
 from tljax.types import Array, Key, Model, Output
 
 Domains = tuple[Array, Array]
@@ -100,13 +100,3 @@ def domain_accuracy(logits: Domains, weights: tuple[Any, Any]) -> Array:
 def adversarial_metrics(name: str, value: Array, logits: Domains, weights: tuple[Any, Any]) -> Metrics:
     """What adversarial terms log: their value, and `domain_accuracy`."""
     return {name: value, "domain_accuracy": domain_accuracy(logits, weights)}
-
-
-def strength_at(strength: float | Schedule, step: Array) -> Array:
-    """A number, or a schedule at `step`.
-
-    >>> import jax.numpy as jnp
-    >>> print(strength_at(0.5, jnp.int32(3)), strength_at(lambda t: 2 * t, jnp.int32(3)))
-    0.5 6
-    """
-    return jnp.asarray(strength(step) if callable(strength) else strength)

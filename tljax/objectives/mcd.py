@@ -121,6 +121,7 @@ def mcd(
 
     Raises:
         NetworkError: the head is no network, or gives something other than `[B, C]`.
+        PhaseError: `repeat` is no whole number, or below 1.
         StreamError: the step has no such streams, or the source no labels.
 
     Reference: Saito et al. 2018, arXiv:1712.02560.

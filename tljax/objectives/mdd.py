@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from tljax.objectives.describe import describe
-from tljax.objectives.discriminator import domains_of, strength_at
+from tljax.objectives.discriminator import domains_of
 from tljax.objectives.mean import weighted_mean, widened
 from tljax.objectives.network import Network, network
 from tljax.objectives.reversal import reversed_gradient
-from tljax.objectives.schedules import warm_up
+from tljax.objectives.schedules import schedule_of, warm_up
 from tljax.objectives.stream import output_of
 from tljax.objectives.term import Metrics, Owned, Scene, Schedule, Term
 from tljax.types import Array, Key, Model
@@ -132,6 +132,7 @@ def mdd(
         target: the stream of the other.
 
     Raises:
+        ScheduleError: a `strength` that is neither a number nor a schedule.
         NetworkError: h is no network, or gives something other than `[B, C]`.
         StreamError: the step has no such streams.
 
@@ -144,7 +145,7 @@ def mdd(
     text = describe(
         mdd, margin=margin, regression=regression, head=head, strength=strength, source=source, target=target
     )
-    rising = warm_up(high=0.1) if strength is None else strength
+    rising = schedule_of(strength, warm_up(high=0.1), text)
     disparity = regression_disparity if regression else margin_disparity
 
     @functools.cache
@@ -158,7 +159,7 @@ def mdd(
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         (first, other), weights = domains_of(scene, source, target, text)
         classes, split = first.logits.shape[1], first.logits.shape[0]
-        features = reversed_gradient(jnp.concatenate([first.features, other.features]), strength_at(rising, scene.step))
+        features = reversed_gradient(jnp.concatenate([first.features, other.features]), rising(scene.step))
         logits, state = second(classes).run(owned, features, classes, key=scene.key)
         value = -disparity(first.logits, logits[:split], other.logits, logits[split:], margin=margin, weights=weights)
         return value, state, {"mdd": value}

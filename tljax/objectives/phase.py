@@ -3,6 +3,11 @@
 from typing import NamedTuple
 
 from tljax.tree import Spec
+from tljax.types import TljaxError
+
+
+class PhaseError(TljaxError):
+    """A phase that cannot be run."""
 
 
 class Phase(NamedTuple):
@@ -25,3 +30,17 @@ class Phase(NamedTuple):
     """How often the phase runs in a step."""
     others: bool = True
     """Whether the other terms of the sum count, and what they own learns."""
+
+
+def check_phases(phases: tuple[Phase, ...], term: str) -> None:
+    """Raise `PhaseError`, which names `term`, for a phase that is not run a whole number of times.
+
+    >>> check_phases((Phase("heads", repeat=0),), "mcd(repeat=0)")
+    Traceback (most recent call last):
+    tljax.objectives.phase.PhaseError: mcd(repeat=0): its phase 'heads' runs 1 time or more in a step; found repeat=0
+    """
+    for phase in phases:
+        if type(phase.repeat) is not int or phase.repeat < 1:
+            raise PhaseError(
+                f"{term}: its phase {phase.name!r} runs 1 time or more in a step; found repeat={phase.repeat!r}"
+            )

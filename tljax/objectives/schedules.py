@@ -1,6 +1,7 @@
 """Weights that change in the course of training: functions of the step, without a counter of their own."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from tljax.objectives.describe import describe
 from tljax.objectives.term import Schedule
@@ -63,3 +64,21 @@ def ramp_up(*, high: float = 1.0, steps: int = 4000) -> Schedule:
 
     rise.__name__ = describe(ramp_up, high=high, steps=steps)
     return rise
+
+
+def schedule_of(given: float | Schedule | None, default: Schedule, term: str) -> Schedule:
+    """What the option `strength` of `term` says: a schedule, a number that stays, or None for `default`.
+
+    Raises:
+        ScheduleError: it is neither.
+
+    >>> print(schedule_of(0.5, warm_up(), "dann()")(jnp.int32(3)))
+    0.5
+    """
+    if given is None:
+        return default
+    if callable(given):
+        return given
+    if isinstance(given, bool) or np.ndim(given) or not isinstance(given, int | float | np.number | np.ndarray | Array):
+        raise ScheduleError(f"{term}: strength is a number or a schedule, as warm_up(steps=200); found {given!r:.60}")
+    return lambda step: jnp.asarray(given)

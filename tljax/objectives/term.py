@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.objectives.phase import Phase
+from tljax.objectives.phase import Phase, check_phases
 from tljax.types import Array, Batch, Key, Output, Params
 
 Metrics = dict[str, Array]
@@ -83,6 +83,9 @@ class Term:
     """The parts of a step; empty: a step is one update."""
     parts: tuple["Term", ...] = ()
     """The terms of a sum."""
+
+    def __post_init__(self) -> None:
+        check_phases(self.phases, self.description)
 
     def __add__(self, other: "Term | int") -> "Term":
         return self if isinstance(other, int) and other == 0 else _sum(self, _as_term(other))

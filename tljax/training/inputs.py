@@ -50,7 +50,8 @@ def streams_of(train: Any, objective: Term, views: Mapping[str, str] | None = No
         shown = "".join(f", where {view!r} is a view of {stream!r}" for view, stream in views.items())
         raise FitError(
             f"the objective {objective} reads the streams {', '.join(map(repr, objective.streams))}{shown}; train has "
-            f"{', '.join(map(repr, named))}: give a dict with a pair (x, y) for each"
+            f"{', '.join(map(repr, named))}: give a dict with a pair (x, y) for each, or name those that show the "
+            f"examples of another in views={{{missing[0]!r}: {next(iter(named))!r}}}"
         )
     return {name: _stream(name, named[name]) for name in read}
 

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 from tljax.recipes.options import SettingsError
 
+SCHEDULES = ("warm_up", "ramp_up")
+"""What the value of an option may call."""
 _WORDS = {"true": True, "false": False, "none": None}
 
 
 class Call(NamedTuple):
-    """A name with options."""
+    """A name with options, of which one may be a schedule, as ``dann(strength=warm_up(steps=200))``."""
 
     name: str
     options: dict[str, Any]
@@ -23,6 +25,9 @@ class Call(NamedTuple):
     def __str__(self) -> str:
         inside = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
         return f"{self.name}({inside})" if inside else self.name
+
+    def __repr__(self) -> str:  # as the value of an option
+        return str(self)
 
 
 class Part(NamedTuple):
@@ -43,6 +48,8 @@ def read_sum(text: str) -> tuple[Part, ...]:
 
     >>> [str(part) for part in read_sum("cdan(entropy=true) + 0.1*mcc")]
     ['cdan(entropy=True)', '0.1*mcc']
+    >>> print(read_sum("dann(strength=warm_up(steps=200))")[0])
+    dann(strength=warm_up(steps=200))
     >>> read_sum("dann / 2")
     Traceback (most recent call last):
     tljax.recipes.options.SettingsError: 'dann / 2' is no sum of methods: 'dann / 2' is not understood; write ...
@@ -105,6 +112,8 @@ def _call(node: ast.expr, text: str) -> Call:
 
 
 def _literal(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SCHEDULES:
+        return _call(node, text)
     if isinstance(node, ast.Name) and node.id.lower() in _WORDS:
         return _WORDS[node.id.lower()]
     if isinstance(node, ast.Name):

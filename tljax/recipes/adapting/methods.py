@@ -84,7 +84,7 @@ def approach(text: str) -> Approach:
         _check_name(part.call, text)
     terms = [_term(part, text) for part in parts]
     rows = [METHODS[part.call.name] for part in parts]
-    name = "+".join(map(str, parts)).replace("_", "-")
+    name = "+".join(str(part._replace(call=_hyphened(part.call))) for part in parts)
     widest = max(row.bottleneck for row in rows)
     total = _summed(cross_entropy(), *terms, text=text)
     return Approach(name, total, widest, any(row.steady for row in rows))
@@ -92,6 +92,10 @@ def approach(text: str) -> Approach:
 
 def _with_underscores(part: Part) -> Part:
     return part._replace(call=part.call._replace(name=part.call.name.replace("-", "_")))
+
+
+def _hyphened(call: Call) -> Call:
+    return call._replace(name=call.name.replace("_", "-"))
 
 
 def _check_name(call: Call, text: str) -> None:
@@ -117,10 +121,17 @@ def _term(part: Part, text: str) -> Term:
             raise SettingsError(f"{call.name} has no option {option!r}{did_you_mean(option, known)}; {listed}")
     weight = row.weight if part.weight is None else part.weight
     try:
-        term = factory(**call.options, **row.streams)
+        term = factory(**{name: _option(value) for name, value in call.options.items()}, **row.streams)
     except (TljaxError, TypeError, ValueError) as error:
         raise SettingsError(f"method {text!r}: {error}") from error
     return term if weight == 1 else weight * term
+
+
+def _option(value: Any) -> Any:
+    """The value of an option: a schedule, where it is a call of one."""
+    if not isinstance(value, Call):
+        return value
+    return getattr(objectives, value.name)(**value.options)
 
 
 def _summed(*terms: Any, text: str) -> Term:
