@@ -1,6 +1,7 @@
 """Attention: one formula, and which kernel computes it."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def attend(
         return _by_matmuls(q, k, v, mask, drop)
     B, S = k.shape[:2]
     full = None if mask is None else jnp.broadcast_to(mask[:, None, None, :], (B, 1, S, S))
-    kernel = "cudnn" if _is_fused(q, masked=mask is not None) else "xla"
+    kernel: Literal["cudnn", "xla"] = "cudnn" if _is_fused(q, masked=mask is not None) else "xla"
     return jax.nn.dot_product_attention(q, k, v, mask=full, implementation=kernel)
 
 
