@@ -19,6 +19,7 @@ from tljax.training.choosing import Chooser
 from tljax.training.feeding import Feeds
 from tljax.training.log import Log, Row
 from tljax.training.program import Fed, Program, Ready, Stream
+from tljax.training.scaling import exhausted
 from tljax.training.signals import Terminated, noted_signals
 from tljax.training.state import Run, is_loss
 from tljax.tree import named_leaves
@@ -167,7 +168,9 @@ class Loop:
     def _between(self, run: Run, step: int) -> Run:
         rhythm = self.rhythm
         if rhythm.due(step, rhythm.log_every):
-            means = {name: np.asarray(total) / np.maximum(run.summed, 1) for name, total in run.sums.items()}
+            means = {name: _mean(np.asarray(total), np.asarray(run.summed)) for name, total in run.sums.items()}
+            if run.state.scaling is not None:
+                means["loss_scale"] = np.asarray(run.state.scaling.scale)
             self._add_rows(step, "train", means, np.asarray(run.best.stopped))
             run = self.ready.clear(run)
         if rhythm.due(step, rhythm.eval_every):
@@ -238,6 +241,8 @@ class Loop:
             terms = [name for name in metrics if name not in losses and not name.startswith("grad_norm")]
             which = f": of its terms {_listed(terms)}" if terms else ""
             what = f"the {losses[0].replace('_', ' of the phase ')} became NaN or infinite at step {failed}{which}"
+        elif np.any(exhausted(run.state.scaling)):
+            what = f"gradients in float16 are not finite at step {failed}, whatever the scale of the loss"
         else:
             what = f"parameters became NaN or infinite by step {failed}: {_listed(leaves + metrics)}"
         kept = ""
@@ -255,6 +260,11 @@ class Loop:
         if is_first():
             print(message, file=sys.stderr, flush=True)
         raise Terminated(message)
+
+
+def _mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """NaN where every step was skipped."""
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _listed(names: list[str]) -> str:

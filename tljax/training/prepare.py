@@ -18,6 +18,7 @@ from tljax.training.inputs import FitError, looked_at, padded, place_of, streams
 from tljax.training.log import Row
 from tljax.training.loop import Rhythm
 from tljax.training.monitor import choose_monitor
+from tljax.training.precision import PRECISIONS, computing_in
 from tljax.training.program import Choices, Program, make_program
 from tljax.training.stack import Names, one_of
 from tljax.training.step import make_step
@@ -59,6 +60,9 @@ class Options:
     """Clips the global norm of the gradient."""
     accumulate: int = 1
     """Microbatches that each batch is cut into, to save memory."""
+    precision: str = "float32"
+    """The type in which the model computes: "float32" (as its parameters are), "bfloat16", or "float16" with a scaled
+    loss. Evaluations in the run are in that type too; what learns is float32."""
     ema: float | None = None
     """Decay of an average of the parameters, which is then what is evaluated and returned."""
     augment: Callable[..., Batch] | Mapping[str, Callable[..., Batch]] | None = None
@@ -79,6 +83,8 @@ class Options:
             value = getattr(self, name)
             if not (value is None and name in _OPTIONAL) and not _is_count(value):
                 raise FitError(f"{name} must be a whole number, 1 or more; found {value!r}")
+        if self.precision not in PRECISIONS:
+            raise FitError(f"precision is one of {', '.join(map(repr, PRECISIONS))}; found {self.precision!r}")
         if not isinstance(self.on_log, Sequence) or not all(map(callable, self.on_log)):
             raise FitError(f"on_log is a list of functions of a row, as on_log=[print]; found {self.on_log!r}")
 
@@ -141,16 +147,17 @@ def prepare(
     resolved = plan.resolve(one)
     _check_shared(resolved, shared or frozenset())
     data = streams_of(train, objective, options.views)
-    held_out = _held_out(model, one, valid, options, shared)
+    computing = computing_in(model, options.precision)
+    held_out = _held_out(computing, one, valid, options, shared)
     fed = {name: stream for name, stream in data.items() if isinstance(stream, ExampleStream)}
     exam = valid if isinstance(valid, ExampleStream) else None
     if stacked and (fed or exam is not None):
         raise FitError("fit_many keeps its data on the device and takes no stream; run fit once for each seed")
-    choices = _choices(model, one, data, held_out, _task(train, valid), options, stacked)
+    choices = _choices(computing, one, data, held_out, _task(train, valid), options, stacked)
     choices = choices._replace(shared=shared or frozenset())
     streams = {name: place_of(stream, dict(choices.batch_sizes)[name]) for name, stream in data.items()}
     rhythm = _rhythm(options)
-    ways = (options.clip_norm, options.accumulate, options.ema)
+    ways = (options.clip_norm, options.accumulate, options.ema, options.precision)
     program = _program(model.apply, objective, _Frozen(resolved), optimizer, *ways, _of_program(choices))
     description = {
         "model": model.name, "plan": str(plan), "objective": str(objective), "batch_size": dict(choices.batch_sizes),
@@ -158,7 +165,9 @@ def prepare(
         "monitor": choices.monitor, "patience": options.patience, "clip_norm": options.clip_norm,
         "accumulate": options.accumulate, "ema": options.ema, "jax": jax.__version__,
         "config": dict(options.config or {}),
-    } | ({"views": dict(options.views)} if options.views else {})  # fmt: skip
+    }  # fmt: skip
+    description |= {"views": dict(options.views)} if options.views else {}
+    description |= {"precision": options.precision} if options.precision != "float32" else {}
     return Prepared(program, streams, fed, held_out, exam, options, rhythm, resolved, choices, description)
 
 
@@ -272,9 +281,10 @@ class _Frozen:
 @functools.lru_cache(maxsize=16)  # a program keeps what its objective holds, such as the anchor of L2-SP
 def _program(
     apply: Callable[..., Any], objective: Term, plan: _Frozen, optimizer: Any,
-    clip_norm: float | None, accumulate: int, ema: float | None, choices: Choices,
+    clip_norm: float | None, accumulate: int, ema: float | None, precision: str, choices: Choices,
 ) -> Program:  # fmt: skip
     """Compiled once per configuration: equal arguments give the same program."""
     model = Model(init=None, apply=apply)  # type: ignore[arg-type]
-    step = make_step(model, objective, plan.resolved, optimizer, clip_norm=clip_norm, accumulate=accumulate, ema=ema)
-    return make_program(model, step, choices)
+    ways: dict[str, Any] = {"clip_norm": clip_norm, "accumulate": accumulate, "ema": ema, "precision": precision}
+    step = make_step(model, objective, plan.resolved, optimizer, **ways)
+    return make_program(computing_in(model, precision), step, choices)

@@ -14,6 +14,7 @@ from tljax.data import batch_indices, fold_seed
 from tljax.evaluation import Metric
 from tljax.training.compile import Ahead, Compiling
 from tljax.training.dispatch import Launch, Steps
+from tljax.training.scaling import Scaling, all_finite, exhausted
 from tljax.training.stack import each_run, over_runs
 from tljax.training.state import Run, is_loss, judge, start_run
 from tljax.training.step import Step
@@ -151,11 +152,13 @@ def _stepping(step: Step, choices: Choices) -> tuple[Callable[..., Run], Callabl
 
     def single(run: Run, streams: Mapping[str, Stream]) -> Run:
         state, metrics = step.update(run.state, _draw(streams, choices, run.state.seed, run.state.step))
+        made, metrics = _made(state.scaling, metrics)
         sums = jax.tree.map(jnp.add, run.sums, metrics)
         first = run.failed < 0
         broken = {name: jnp.where(first, ~jnp.isfinite(m), run.broken[name]) for name, m in metrics.items()}
-        run = run._replace(state=state, sums=sums, summed=run.summed + 1, broken=broken)
-        return _note_failure(run, jnp.any(jnp.stack([found for name, found in broken.items() if is_loss(name)])))
+        run = run._replace(state=state, sums=sums, summed=run.summed + made, broken=broken)
+        lost = [found for name, found in broken.items() if is_loss(name)]
+        return _note_failure(run, jnp.any(jnp.stack([*lost, exhausted(state.scaling)])))
 
     def advance(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:
         return _finished(jax.lax.fori_loop(0, n, lambda _, run: single(run, streams), run))
@@ -184,7 +187,7 @@ def _judging(model: Model, choices: Choices) -> tuple[Callable[..., Any], Callab
 
 
 def _finished(run: Run) -> Run:
-    return _note_failure(run, ~_all_finite((run.state.trainable, run.state.stats)))
+    return _note_failure(run, ~all_finite((run.state.trainable, run.state.stats)))
 
 
 def _cleared(run: Run) -> Run:
@@ -237,10 +240,13 @@ def _augment(choices: Choices, name: str) -> Callable[..., Batch] | None:
     return dict(choices.augment).get(name) if isinstance(choices.augment, tuple) else choices.augment
 
 
+def _made(scaling: Scaling | None, metrics: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+    """How many steps the last one counts for, and its metrics: nothing where it was skipped."""
+    if scaling is None:
+        return jnp.int32(1), metrics
+    zeroed = {name: jnp.where(scaling.skipped, jnp.zeros_like(m), m) for name, m in metrics.items()}
+    return jnp.where(scaling.skipped, jnp.int32(0), jnp.int32(1)), zeroed
+
+
 def _note_failure(run: Run, failed: Array) -> Run:
     return run._replace(failed=jnp.where((run.failed < 0) & failed, run.state.step, run.failed))
-
-
-def _all_finite(tree: Any) -> Array:
-    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in floats]))

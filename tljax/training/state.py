@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tljax.training.scaling import Scaling
 from tljax.tree import merge
 from tljax.types import Array, Params
 
@@ -22,7 +23,7 @@ class State(NamedTuple):
     trainable: dict[str, Any]
     """`"model"`: the parameters that learn, None elsewhere; `"terms"`: parameters that the objective owns."""
     frozen: Params
-    """The leaves that never change, None elsewhere."""
+    """The leaves that never change, None elsewhere; in the narrow type where the step computes in one."""
     stats: Params
     """The statistics that training updates, None elsewhere."""
     opt: Any
@@ -31,6 +32,8 @@ class State(NamedTuple):
     """What the terms of the objective carry."""
     average: Params
     """The exponential moving average of `trainable["model"]` and `stats` (a pair), in float32 at least; or None."""
+    scaling: Scaling | None = None
+    """The scale of the loss; None where the step computes in a type that needs none."""
 
     @property
     def params(self) -> Params:
@@ -77,7 +80,7 @@ class Run(NamedTuple):
     sums: dict[str, Array]
     """The metrics of the steps since the last log line, summed."""
     summed: Array
-    """How many steps that were, int32 `[]`."""
+    """How many steps that were, int32 `[]`; skipped ones, see `State.scaling`, do not count."""
     failed: Array
     """The first step whose loss was not finite, or after which parameters were found not to be; -1 if none. `[]`."""
     broken: dict[str, Array]

@@ -11,6 +11,8 @@ from tljax.models.taps import tapped
 from tljax.objectives import Owned, Scene, Term
 from tljax.plans import Resolved
 from tljax.plans.unfreezing import held, open_norm
+from tljax.training.precision import PRECISIONS, computing_in, narrowed, widened
+from tljax.training.scaling import all_finite, kept_unless, moved, start_scaling
 from tljax.training.state import State
 from tljax.training.streams import forward_streams
 from tljax.training.transform import lenient, openings, transform_of
@@ -44,6 +46,7 @@ def make_step(
     clip_norm: float | None = None,
     accumulate: int = 1,
     ema: float | None = None,
+    precision: str = "float32",
 ) -> Step:
     """The step that minimises `objective` over the leaves that `plan` lets learn.
 
@@ -62,6 +65,10 @@ def make_step(
       clip_norm: clips the global norm of the whole trainable gradient.
       accumulate: number of equal microbatches that each batch is cut into; their gradients are averaged.
       ema: decay of the moving average of parameters and statistics; warmed up as `min(ema, (1 + t) / (10 + t))`.
+      precision: the type in which the model computes: "float32" (as its parameters are), "bfloat16" or "float16". In
+        the narrow ones, what learns is kept in float32, with its gradients and the optimiser's state, what is frozen in
+        the narrow type, and losses are float32. In float16 the loss is scaled, see `State.scaling`; a step whose
+        gradients overflow changes nothing but the scale.
 
     Raises:
       StepError: options outside their range; from `update`, a batch that does not divide into the microbatches.
@@ -77,33 +84,40 @@ def make_step(
     >>> sorted(metrics), int(state.step)
     (['accuracy', 'cross_entropy', 'grad_norm', 'loss'], 1)
     """
-    _check(clip_norm, accumulate, ema)
+    _check(clip_norm, accumulate, ema, precision)
+    model, wide = computing_in(model, precision), _as_it_is if precision == "float32" else widened
     transform = transform_of(plan, optimizer, clip_norm)
-    loss = _loss(model, objective, plan)
+    loss = _loss(model, objective, plan, wide)
 
     def init(params: Params, batches: Batches, *, seed: Any, rate: Any = 1.0) -> State:
         learnt, stats, frozen = plan.partition(params)
-        owned = objective.init(_key(seed, 0xFFFFFFFF), _abstract_scene(model, objective, plan, params, batches))
-        trainable = {"model": learnt, "terms": owned.params}
+        owned = objective.init(_key(seed, 0xFFFFFFFF), _abstract_scene(model, objective, plan, params, batches, wide))
+        trainable = wide({"model": learnt, "terms": owned.params})
         parts = parted(objective, trainable)
         with lenient():
             opt = tuple(transform.init(parts.take(trainable, i)) for i in range(len(parts.kinds)))
         return State(
             step=jnp.int32(0), seed=jnp.asarray(seed, jnp.uint32), rate=jnp.asarray(rate, jnp.float32),
-            trainable=trainable, frozen=frozen, stats=stats, opt=opt if objective.phases else opt[0],
-            terms=owned.state, average=None if ema is None else jax.tree.map(_wide_copy, (learnt, stats)),
+            trainable=trainable, frozen=narrowed(frozen, precision), stats=stats,
+            opt=opt if objective.phases else opt[0], terms=owned.state,
+            average=None if ema is None else jax.tree.map(_wide_copy, (trainable["model"], stats)),
+            scaling=start_scaling() if precision == "float16" else None,
         )  # fmt: skip
 
     def update(state: State, batches: Batches) -> tuple[State, Metrics]:
-        parts, metrics = parted(objective, state.trainable), Metrics()
+        parts, metrics, finite = parted(objective, state.trainable), Metrics(), jnp.bool_(True)
         now = state if objective.phases else state._replace(opt=(state.opt,))
         for turn in turns(objective, parts):
-            now, found = _updated(loss, transform, plan, parts, turn, now, batches, accumulate)
-            metrics = found | metrics
+            now, found, fine = _updated(loss, transform, plan, parts, turn, now, batches, accumulate)
+            metrics, finite = found | metrics, finite & fine
         model, stats = now.trainable["model"], now.stats
         average = state.average if ema is None else _moved(state.average, (model, stats), state.step, ema)
         opt = now.opt if objective.phases else now.opt[0]
-        return now._replace(step=state.step + 1, opt=opt, average=average), metrics
+        now = now._replace(opt=opt, average=average)
+        if state.scaling is not None:
+            now = kept_unless(finite, now._replace(frozen=None), state._replace(frozen=None))
+            now = now._replace(frozen=state.frozen, scaling=moved(state.scaling, finite))
+        return now._replace(step=state.step + 1), metrics
 
     return Step(init, update)
 
@@ -111,18 +125,23 @@ def make_step(
 def _updated(
     loss: Callable[..., Any], transform: optax.GradientTransformationExtraArgs, plan: Resolved, parts: Parts,
     turn: Turn, state: State, batches: Batches, accumulate: int,
-) -> tuple[State, Metrics]:  # fmt: skip
-    """The state after one turn of the step, and its metrics."""
-    phase, key = turn.phase, _key(state.seed, state.step)
+) -> tuple[State, Metrics, Array]:  # fmt: skip
+    """The state after one turn of the step, its metrics, and whether the gradient of a scaled loss was finite."""
+    phase, key, scaling = turn.phase, _key(state.seed, state.step), state.scaling
     name = None if phase is None else phase.name
     key = key if phase is None else jax.random.fold_in(key, turn.number)
     moving, still = parts.divide(state.trainable, turn.parts)
 
     def value(moving: Any, state: State, batches: Batches, key: Key) -> Any:
-        return loss(merge(moving, still), state, batches, key, name)
+        found, rest = loss(merge(moving, still), state, batches, key, name)
+        return found if scaling is None else found * scaling.scale.astype(found.dtype), rest
 
     gradient = jax.value_and_grad(value, has_aux=True)
     grads, stats, terms, metrics = _gradients(gradient, moving, state, batches, key, accumulate)
+    finite = jnp.bool_(True)
+    if scaling is not None:
+        grads = jax.tree.map(lambda g: g / scaling.scale.astype(g.dtype), grads)
+        finite = all_finite(grads)
     trainable, opt = state.trainable, list(state.opt)
     with lenient():
         metrics["grad_norm"] = open_norm(openings(plan, moving), state.step, grads)
@@ -137,20 +156,26 @@ def _updated(
             trainable = merge(rest, new)
     if turn.number:
         metrics = {f"{each}_{name}" if each in ("loss", "grad_norm") else each: v for each, v in metrics.items()}
-    return state._replace(trainable=trainable, stats=stats, terms=terms, opt=tuple(opt)), metrics
+    return state._replace(trainable=trainable, stats=stats, terms=terms, opt=tuple(opt)), metrics, finite
 
 
-def _check(clip_norm: Any, accumulate: Any, ema: Any) -> None:
+def _check(clip_norm: Any, accumulate: Any, ema: Any, precision: Any) -> None:
     if clip_norm is not None and not clip_norm > 0:
         raise StepError(f"clip_norm must be above 0, or None for no clipping; found {clip_norm!r}")
     if accumulate != int(accumulate) or accumulate < 1:
         raise StepError(f"accumulate must be a whole number of microbatches, 1 or more; found {accumulate!r}")
     if ema is not None and not 0 < ema < 1:
         raise StepError(f"ema is the decay of an average, between 0 and 1, as 0.999; found {ema!r}")
+    if precision not in PRECISIONS:
+        raise StepError(f"precision is one of {', '.join(map(repr, PRECISIONS))}; found {precision!r}")
 
 
-def _loss(model: Model, objective: Term, plan: Resolved) -> Callable[..., Any]:
-    """`loss(trainable, state, batches, key, phase) -> (value, (stats, terms, metrics))`."""
+def _as_it_is(tree: Any) -> Any:
+    return tree
+
+
+def _loss(model: Model, objective: Term, plan: Resolved, wide: Callable[[Any], Any]) -> Callable[..., Any]:
+    """`loss(trainable, state, batches, key, phase) -> (value, (stats, terms, metrics))`; terms see what is `wide`."""
     held = plan.frozen_statistics
 
     def loss(trainable: dict[str, Any], state: State, batches: Batches, key: Key, phase: str | None = None) -> Any:
@@ -161,14 +186,14 @@ def _loss(model: Model, objective: Term, plan: Resolved) -> Callable[..., Any]:
             with tapped(*objective.layers) as tap:
                 own_key = jax.random.fold_in(stream_key, number)
                 output = model.apply(params, x, train=True, key=own_key, frozen=held)
-            return output, tap.outputs, _with_statistics(plan, stats, output.stats)
+            return output, wide(tap.outputs), _with_statistics(plan, stats, output.stats)
 
         outputs, layers, stats = forward_streams(objective, batches, state.stats, run)
 
         def forward(params: Params, x: Any) -> Any:
             return model.apply(params, x, train=True, key=forward_key, frozen=held)
 
-        params = merge(trainable["model"], state.frozen, stats)
+        params = merge(trainable["model"], wide(state.frozen), stats)
         scene = Scene(
             outputs, batches, params, forward, state.step, term_key, evaluate=model.apply, layers=layers, phase=phase
         )
@@ -232,7 +257,9 @@ def _key(seed: Any, step: Any) -> Key:
     return jax.random.fold_in(jax.random.key(jnp.asarray(seed, jnp.uint32)), step)
 
 
-def _abstract_scene(model: Model, objective: Term, plan: Resolved, params: Params, batches: Batches) -> Scene:
+def _abstract_scene(
+    model: Model, objective: Term, plan: Resolved, params: Params, batches: Batches, wide: Callable[[Any], Any]
+) -> Scene:  # fmt: skip
     """The scene of a term's `init`: shapes in the place of batches and outputs."""
     key = jax.random.key(0)
 
@@ -242,7 +269,7 @@ def _abstract_scene(model: Model, objective: Term, plan: Resolved, params: Param
     def run(stats: Params, x: Any, number: int) -> tuple[Output, dict[str, Any], Params]:
         with tapped(*objective.layers) as tap:
             output = forward(params, x)
-        return output, tap.outputs, stats
+        return output, wide(tap.outputs), stats
 
     outputs, layers = jax.eval_shape(lambda given: forward_streams(objective, given, None, run)[:2], batches)
-    return Scene(outputs, batches, params, forward, jnp.int32(0), key, evaluate=model.apply, layers=layers)
+    return Scene(outputs, batches, wide(params), forward, jnp.int32(0), key, evaluate=model.apply, layers=layers)
