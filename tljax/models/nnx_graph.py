@@ -83,20 +83,23 @@ def run(graph: Graph, params: Params, x: Any, train: bool, key: Key | None, froz
     norms = {path for path, v in graph.variables.items() if _collection(v) == STATE_KEY}
     still = {_strings(graph.places[name][:-1]) for name in frozen if graph.places[name] in norms}
     _infer(module, still)
+    narrow = _narrow_norms(module, params)
     before, tap, head = _counts(module), taps.active(), graph.layout.head
     wanted: dict[str, Path] = {}
 
     def watch(layer: nnx.Module, path: Path, call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
+        given = next(iter((*args, *kwargs.values())), None)
         if path == head:
-            setattr(layer, _INPUT, nnx.Intermediate(next(iter((*args, *kwargs.values())))))
+            setattr(layer, _INPUT, nnx.Intermediate(given))
         output = _call_to_infer(layer, call, args, kwargs) if path in still else call(*args, **kwargs)
+        output = output.astype(given.dtype) if path in narrow else output
         name = _name(place(PARAMS, path, graph.layout))
         if tap is not None and tap.sees(name, output):
             wanted[name] = path
             setattr(layer, _OUTPUT, nnx.Intermediate(output))
         return output
 
-    with _watching(module, lambda path: path == head or path in still or bool(tap and path), watch) as watched:
+    with _watching(module, lambda path: path == head or path in still | narrow or bool(tap and path), watch) as watched:
         result = module(x, **_arguments(module, train, key))
     if train and key is None and any(a is not b for a, b in zip(before, _counts(module))):
         raise ModelError(
@@ -113,6 +116,15 @@ def run(graph: Graph, params: Params, x: Any, train: bool, key: Key | None, froz
     return output._replace(
         stats=map_named(lambda name, leaf: fresh.get(name, leaf) if is_state(name) else None, params)
     )
+
+
+def _narrow_norms(module: nnx.Module, params: Params) -> set[Path]:
+    """The layers whose output would take the type of their running statistics, not that of half-precision `params`."""
+    floats = {leaf.dtype.itemsize for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    if min(floats, default=4) > 2:
+        return set()
+    layers = nnx.iter_modules(module)
+    return {_strings(path) for path, layer in layers if isinstance(layer, nnx.BatchNorm) and layer.dtype is None}
 
 
 def _kept(layer: nnx.Module | None, name: str) -> Any:

@@ -30,7 +30,7 @@ from tljax.training.prepare import Prepared, options_from, prepare
 from tljax.training.result import Result
 from tljax.training.stack import apart
 from tljax.training.state import Run
-from tljax.tree import named_leaves, nbytes, select
+from tljax.tree import merge, named_leaves, nbytes, select
 from tljax.types import Model, Params
 
 
@@ -180,7 +180,7 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
                 compiling, seconds,
             )  # fmt: skip
             run = loop.run(run)
-    result = _result(run, loop, prepared, log)
+    result = _result(run, loop, prepared, params, log)
     if folder is not None and not prepared.choices.stacked:
         weights = fetched(result.params)
         from_first(lambda: save_weights(weights, folder / "best.safetensors"))
@@ -214,11 +214,13 @@ def _feeds(prepared: Prepared, run: Run) -> Any:
     )  # fmt: skip
 
 
-def _result(run: Run, loop: Loop, prepared: Prepared, log: Log) -> Result:
+def _result(run: Run, loop: Loop, prepared: Prepared, params: Params, log: Log) -> Result:
     chosen = prepared.valid is not None
+    frozen = jax.tree.map(_as_given, run.state.frozen, prepared.resolved.partition(params)[2])
+    last = merge(*run.state.learnt, frozen)
     return Result(
-        params=run.best_params if chosen else run.state.evaluated,
-        last=run.state.evaluated,
+        params=merge(run.best.model, run.best.stats, frozen) if chosen else last,
+        last=last,
         best_value=np.array(run.best.value) if chosen else None,
         best_step=np.array(run.best.step if chosen else run.state.step),
         steps=int(np.max(run.state.step)),
@@ -233,6 +235,11 @@ def _result(run: Run, loop: Loop, prepared: Prepared, log: Log) -> Result:
         shared=prepared.choices.shared,
         step_cost=_step_cost(run, prepared),
     )
+
+
+def _as_given(held: jax.Array, given: Any) -> jax.Array:
+    """A frozen leaf in its own type, a copy, where the run held it in a narrower one."""
+    return held if held.dtype == given.dtype else jax.device_put(given, held.sharding, may_alias=False)
 
 
 def _step_cost(run: Run, prepared: Prepared) -> Callable[[], StepCost]:

@@ -86,11 +86,6 @@ class Run(NamedTuple):
     broken: dict[str, Array]
     """Which metrics were not finite in that step, or are not in the last one; bool `[]`."""
 
-    @property
-    def best_params(self) -> Params:
-        """The whole parameter tree at the best evaluation."""
-        return merge(self.best.model, self.state.frozen, self.best.stats)
-
 
 def is_loss(metric: str) -> bool:
     """Whether a metric of the step is the loss, or that of a phase.
