@@ -17,7 +17,7 @@ from tljax.plans import freeze, linear_probe, plan, unfreeze
 from tljax.training import fit, fit_many
 from tljax.training.fit import prepare
 from tljax.training.inputs import FitError, own_subsets
-from tljax.training.prepare import options_from
+from tljax.training.options import options_from
 from tljax.tree import NoMatchError, named_leaves, nbytes
 
 X, Y = examples(40)

@@ -1,5 +1,6 @@
 """Any Flax Linen module as a `Model`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from flax.core import meta
 from flax.errors import InvalidRngError, ScopeCollectionNotFound, ScopeVariableNotFoundError
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from tljax.models import taps
+from tljax.models import remat, taps
 from tljax.models.linen_modes import CAPTURE, INPUT, OUTPUT, in_mode, router
 from tljax.models.wrapping import (
     PARAMS,
@@ -131,9 +132,11 @@ def _apply(
     switched, arguments = in_mode(module, train)
     tap = taps.active()
     sees = None if tap is None else lambda path, output: tap.sees("/".join(place(PARAMS, path, layout)), output)
+    again = _computed_again(layout)
+    route = router(layout.head, train=train, force=not train, still=still, sees=sees, again=again)
     new: Any
     try:
-        with nn.intercept_methods(router(layout.head, train=train, force=not train, still=still, sees=sees)):
+        with nn.intercept_methods(route):
             result, new = switched.apply(variables, x, rngs=rngs, mutable=[*carried, CAPTURE], **arguments)
     except InvalidRngError as error:
         if key is not None:
@@ -159,6 +162,22 @@ def _apply(
             params,
         )
     )
+
+
+def _computed_again(layout: Layout) -> Callable[[Path], Any] | None:
+    """For whoever wants layers computed again: makes a function of a layer at a path into one that does, or None."""
+    wanted = remat.active()
+    if wanted is None:
+        return None
+
+    def lifted(path: Path) -> Any:
+        name = "/".join(place(PARAMS, path, layout))
+        if name not in wanted.layers:
+            return None
+        wanted.met.add(name)
+        return functools.partial(nn.remat, policy=wanted.policy)
+
+    return lifted
 
 
 def _owners(frozen: frozenset[str], params: Params, layout: Layout) -> set[Path]:

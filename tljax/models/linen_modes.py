@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from tljax.models.wrapping import MODE, Path, mode_arguments, no_switch
 
@@ -22,12 +23,15 @@ def router(
     force: bool = False,
     still: Collection[Path] = (),
     sees: Callable[[Path, Any], bool] | None = None,
+    again: Callable[[Path], Callable[..., Any] | None] | None = None,
 ) -> Callable[..., Any]:
     """The interceptor that records what `head` reads and runs layers in the mode they must be in.
 
     The modules at `still` infer. Normalisation and dropout follow `train` where nobody decided, and with `force`
-    against whoever did. `sees` is told the path and the output of each module, and whether to keep the output.
+    against whoever did. `sees` is told the path and the output of each module, and whether to keep the output. `again`
+    gives for some paths a transformation of what the module there does, such as `nn.remat`.
     """
+    entered: set[Path] = set()
 
     def route(call: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any) -> Any:
         module = context.module
@@ -35,6 +39,9 @@ def router(
             return call(*args, **kwargs)
         if module.path == head:
             module.sow(CAPTURE, INPUT, next(iter((*args, *kwargs.values()))))
+        transform = None if again is None or module.path in entered else again(module.path)
+        if transform is not None:
+            return _transformed(transform, module, args, kwargs, entered)
         output = in_its_mode(call, args, kwargs, module)
         if sees is not None and module.path and sees(module.path, output):
             module.sow(CAPTURE, OUTPUT, output)
@@ -50,6 +57,25 @@ def router(
         return call(*args, **kwargs)
 
     return route
+
+
+def _transformed(
+    transform: Callable[..., Any], module: nn.Module, args: tuple, kwargs: dict[str, Any], entered: set[Path]
+) -> Any:
+    """What the call gives under a lifted transformation of Flax, of its arrays alone."""
+    leaves, treedef = jax.tree.flatten((args, kwargs))
+    arrays = [leaf for leaf in leaves if hasattr(leaf, "dtype")]
+
+    def call(module: nn.Module, *arrays: Any) -> Any:
+        rest = iter(arrays)
+        args, kwargs = jax.tree.unflatten(treedef, [next(rest) if hasattr(a, "dtype") else a for a in leaves])
+        entered.add(module.path)  # the interceptor meets this call too
+        try:
+            return module(*args, **kwargs)
+        finally:
+            entered.remove(module.path)
+
+    return transform(call)(module, *arrays)
 
 
 def _call_in_mode(call: Callable[..., Any], module: nn.Module, args: tuple, kwargs: dict[str, Any], train: bool) -> Any:

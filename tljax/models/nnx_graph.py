@@ -88,7 +88,7 @@ def run(graph: Graph, params: Params, x: Any, train: bool, key: Key | None, froz
     wanted: dict[str, Path] = {}
 
     def watch(layer: nnx.Module, path: Path, call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
-        given = next(iter((*args, *kwargs.values())), None)
+        given: Any = next(iter((*args, *kwargs.values())), None)
         if path == head:
             setattr(layer, _INPUT, nnx.Intermediate(given))
         output = _call_to_infer(layer, call, args, kwargs) if path in still else call(*args, **kwargs)

@@ -8,7 +8,7 @@ from tljax.training.log import read_rows as read_rows
 from tljax.training.loop import NonFiniteError as NonFiniteError
 from tljax.training.mesh import MeshError as MeshError
 from tljax.training.mesh import mesh as mesh
-from tljax.training.prepare import Options as Options
+from tljax.training.options import Options as Options
 from tljax.training.signals import Terminated as Terminated
 from tljax.training.state import Run as Run
 from tljax.training.state import State as State

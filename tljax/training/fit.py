@@ -26,7 +26,8 @@ from tljax.training.feeding import known_by, open_feeds
 from tljax.training.inputs import FitError, own_subsets
 from tljax.training.log import Log
 from tljax.training.loop import Loop
-from tljax.training.prepare import Prepared, options_from, prepare
+from tljax.training.options import options_from
+from tljax.training.prepare import Prepared, prepare
 from tljax.training.result import Result
 from tljax.training.stack import apart
 from tljax.training.state import Run

@@ -2,115 +2,26 @@
 
 import dataclasses
 import functools
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from tljax.data import ExampleStream
 from tljax.evaluation import Metric, Validator
+from tljax.models.remat import CPU_OPTIONS, rematerialised
 from tljax.objectives import Term
 from tljax.plans import Plan, Resolved
 from tljax.training.choosing import Chooser, chooser
 from tljax.training.inputs import FitError, looked_at, padded, place_of, streams_of
-from tljax.training.log import Row
 from tljax.training.loop import Rhythm
 from tljax.training.monitor import choose_monitor
-from tljax.training.precision import PRECISIONS, computing_in
+from tljax.training.options import Options, is_count
+from tljax.training.precision import computing_in
 from tljax.training.program import Choices, Program, make_program
 from tljax.training.stack import Names, one_of
 from tljax.training.step import make_step
-from tljax.tree import nearest
 from tljax.types import Batch, Model, Params
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How a run goes. `fit` takes each as a keyword.
-
-    Raises `FitError` for values outside their range.
-
-    >>> Options(steps=100, patience=3).batch_size
-    32
-    """
-
-    steps: int
-    batch_size: int | Mapping[str, int] = 32
-    """Examples per step; a dict gives each stream its own."""
-    eval_every: int | None = None
-    """Steps between evaluations; default: 20 evaluations in the run."""
-    log_every: int | None = None
-    """Steps between log lines; default: as `eval_every`."""
-    save_every: int | None = None
-    """Steps between checkpoints; default: every half a minute, and half-way. One is always made at the end."""
-    keep: int = 2
-    """How many checkpoints are kept."""
-    metric: Metric | Validator | None = None
-    """What is evaluated on the validation data; default by the labels: classes, several labels, or numbers. With
-    streams of validation data, a validator: ``tl.validator("im")``."""
-    monitor: str | None = None
-    """The metric's number that chooses the best parameters; default: accuracy or rmse, whichever it has."""
-    minimize: bool | None = None
-    """Whether less of `monitor` is better; needed for names that tljax does not know."""
-    patience: int | None = None
-    """Evaluations without improvement after which the run ends; None: never."""
-    clip_norm: float | None = None
-    """Clips the global norm of the gradient."""
-    accumulate: int = 1
-    """Microbatches that each batch is cut into, to save memory."""
-    precision: str = "float32"
-    """The type in which the model computes: "float32" (as its parameters are), "bfloat16", or "float16" with a scaled
-    loss. Evaluations in the run are in that type too; what learns is float32."""
-    ema: float | None = None
-    """Decay of an average of the parameters, which is then what is evaluated and returned."""
-    augment: Callable[..., Batch] | Mapping[str, Callable[..., Batch]] | None = None
-    """`augment(key, batch) -> batch`, compiled into the step; a dict gives streams and views their own."""
-    views: Mapping[str, str] | None = None
-    """Streams that show the examples of another, at the same time, by its name: ``{"weak": "unlabelled"}``."""
-    run_dir: str | pathlib.Path | None = None
-    """Where checkpoints and the log go. If a run of the same configuration stands there, it is continued."""
-    config: Mapping[str, Any] | None = None
-    """JSON values that describe the run; kept in `run_dir` and compared when a run is continued."""
-    on_log: Sequence[Callable[[Row], None]] = ()
-    """Called with every row of the log."""
-    progress: bool | str = True
-    """Whether to show a progress bar; a string is its title."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "keep", "accumulate", "eval_every", "log_every", "save_every", "patience"):
-            value = getattr(self, name)
-            if not (value is None and name in _OPTIONAL) and not _is_count(value):
-                raise FitError(f"{name} must be a whole number, 1 or more; found {value!r}")
-        if self.precision not in PRECISIONS:
-            raise FitError(f"precision is one of {', '.join(map(repr, PRECISIONS))}; found {self.precision!r}")
-        if not isinstance(self.on_log, Sequence) or not all(map(callable, self.on_log)):
-            raise FitError(f"on_log is a list of functions of a row, as on_log=[print]; found {self.on_log!r}")
-
-
-_OPTIONAL = ("eval_every", "log_every", "save_every", "patience")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
-
-
-def options_from(given: Mapping[str, Any]) -> Options:
-    """`Options` from keywords; raises `FitError` with the nearest names for one that does not exist.
-
-    >>> options_from({"steps": 10, "batchsize": 8})
-    Traceback (most recent call last):
-    tljax.training.inputs.FitError: fit has no option 'batchsize'; the nearest are 'batch_size', 'patience', 'minimize'
-    """
-    known = [field.name for field in dataclasses.fields(Options)]
-    for name in given:
-        if name not in known:
-            close = nearest(name, known) or known
-            raise FitError(f"fit has no option {name!r}; the nearest are {', '.join(map(repr, close))}")
-    if "steps" not in given:
-        raise FitError("fit needs the number of updates to make: steps=1000")
-    return Options(**given)
 
 
 @dataclasses.dataclass
@@ -147,6 +58,7 @@ def prepare(
     resolved = plan.resolve(one)
     _check_shared(resolved, shared or frozenset())
     data = streams_of(train, objective, options.views)
+    model = rematerialised(model, options.remat)
     computing = computing_in(model, options.precision)
     held_out = _held_out(computing, one, valid, options, shared)
     fed = {name: stream for name, stream in data.items() if isinstance(stream, ExampleStream)}
@@ -154,7 +66,7 @@ def prepare(
     if stacked and (fed or exam is not None):
         raise FitError("fit_many keeps its data on the device and takes no stream; run fit once for each seed")
     choices = _choices(computing, one, data, held_out, _task(train, valid), options, stacked)
-    choices = choices._replace(shared=shared or frozenset())
+    choices = choices._replace(shared=shared or frozenset(), compiler=_compiler(options))
     streams = {name: place_of(stream, dict(choices.batch_sizes)[name]) for name, stream in data.items()}
     rhythm = _rhythm(options)
     ways = (options.clip_norm, options.accumulate, options.ema, options.precision)
@@ -167,6 +79,7 @@ def prepare(
         "config": dict(options.config or {}),
     }  # fmt: skip
     description |= {"views": dict(options.views)} if options.views else {}
+    description |= {"remat": options.remat} if options.remat is not None else {}
     description |= {"precision": options.precision} if options.precision != "float32" else {}
     return Prepared(program, streams, fed, held_out, exam, options, rhythm, resolved, choices, description)
 
@@ -235,7 +148,7 @@ def _batch_sizes(options: Options, streams: Mapping[str, Any]) -> dict[str, int]
     given = options.batch_size
     sizes: dict[str, Any] = {name: given.get(name) if isinstance(given, Mapping) else given for name in streams}
     for name, size in sizes.items():
-        if not _is_count(size) or size % options.accumulate:
+        if not is_count(size) or size % options.accumulate:
             raise FitError(
                 f"batch_size of {name!r} must be a whole number, 1 or more, and a multiple of "
                 f"accumulate={options.accumulate}; found {size!r}"
@@ -258,6 +171,10 @@ def _augment(options: Options, streams: Mapping[str, Any]) -> Any:
 def _rhythm(options: Options) -> Rhythm:
     every = options.eval_every or max(1, options.steps // 20)
     return Rhythm(options.steps, options.log_every or every, every, options.save_every)
+
+
+def _compiler(options: Options) -> tuple[tuple[str, Any], ...]:
+    return tuple(CPU_OPTIONS.items()) if options.remat is not None and jax.default_backend() == "cpu" else ()
 
 
 def _of_program(choices: Choices) -> Choices:

@@ -106,6 +106,8 @@ class Choices(NamedTuple):
     """Pairs of a view and the stream whose examples it shows."""
     shared: frozenset[str] = frozenset()
     """Frozen leaves that all runs of a stack have in common, without an axis for the runs."""
+    compiler: tuple[tuple[str, Any], ...] = ()
+    """What XLA is told when it compiles the steps."""
 
 
 def make_program(model: Model, step: Step, choices: Choices) -> Program:
@@ -117,7 +119,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
     if not choices.stacked:
         return Program(
             Ahead(start),
-            Steps(advance, single, _finished),
+            Steps(advance, single, _finished, options=dict(choices.compiler)),
             Ahead(validate, donate=0),
             Ahead(tally, donate=1),
             Ahead(conclude, donate=0),
@@ -133,6 +135,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
             single,
             _finished,
             shared,
+            dict(choices.compiler),
         ),
         Ahead(lambda run, valid: each_run(lambda r: validate(r, valid), run, shared=shared), donate=0),
         _unstreamed,

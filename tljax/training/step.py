@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from tljax.models.remat import rematerialised
 from tljax.models.taps import tapped
 from tljax.objectives import Owned, Scene, Term
 from tljax.plans import Resolved
@@ -47,6 +48,7 @@ def make_step(
     accumulate: int = 1,
     ema: float | None = None,
     precision: str = "float32",
+    remat: str | None = None,
 ) -> Step:
     """The step that minimises `objective` over the leaves that `plan` lets learn.
 
@@ -69,6 +71,9 @@ def make_step(
         the narrow ones, what learns is kept in float32, with its gradients and the optimiser's state, what is frozen in
         the narrow type, and losses are float32. In float16 the loss is scaled, see `State.scaling`; a step whose
         gradients overflow changes nothing but the scale.
+      remat: what the backward pass computes again, to save memory: "blocks" for each group of the model but what enters
+        it, "dots" for all but matrix products and convolutions. On CPU compile the step with the `compiler_options` in
+        `tljax.models.remat.CPU_OPTIONS`, or XLA undoes it.
 
     Raises:
       StepError: options outside their range; from `update`, a batch that does not divide into the microbatches.
@@ -85,7 +90,8 @@ def make_step(
     (['accuracy', 'cross_entropy', 'grad_norm', 'loss'], 1)
     """
     _check(clip_norm, accumulate, ema, precision)
-    model, wide = computing_in(model, precision), _as_it_is if precision == "float32" else widened
+    model = computing_in(rematerialised(model, remat), precision)
+    wide = _as_it_is if precision == "float32" else widened
     transform = transform_of(plan, optimizer, clip_norm)
     loss = _loss(model, objective, plan, wide)
 
