@@ -27,6 +27,7 @@ from typing import Any
 from tljax.evaluation.report import render_text
 from tljax.evaluation.report.comparison import method_table
 from tljax.evaluation.report.text import aligned
+from tljax.recipes.bench.table import results_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TABLE = re.compile(r"(<!-- table: (\w+) (\S+) -->\n```text\n)(.*?)(\n```)", re.DOTALL)
@@ -44,7 +45,7 @@ def report(results: Mapping[str, Any]) -> str:
     return render_text(results).rstrip("\n")
 
 
-TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {"methods": methods, "report": report}
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {"methods": methods, "report": report, "bench": results_text}
 
 
 class Fields(string.Formatter):

@@ -22,6 +22,8 @@ from tljax.training.program import Ready
 from tljax.training.state import Run
 
 ENDLESS = 2**31 - 1
+GENTLE = 0.01
+"""What the updates are multiplied by: after very many steps on few examples the loss would be 0, and gradients too."""
 _CACHED = "/jax/compilation_cache/cache_hits"
 _PLACEMENT = re.compile(r"Sharding|SPMD|sdy|annotate_device_placement|shape_assertion")
 """Custom calls that compute nothing."""
@@ -125,7 +127,7 @@ def open_case(configuration: Configuration, settings: BenchSettings, clock: Cloc
     began, before = clock(), used()
     work = load_workload(configuration, settings.seed)
     prepared = _prepared(work, configuration)
-    run = prepared.program.start(work.params, jnp.uint32(settings.seed), jnp.float32(1.0), prepared.streams)
+    run = prepared.program.start(work.params, jnp.uint32(settings.seed), jnp.float32(GENTLE), prepared.streams)
     del work  # its parameters were copied: only the run's own stay
     jax.block_until_ready(run)
     ready, compile_seconds, cached = _compiled(prepared, run, clock)
