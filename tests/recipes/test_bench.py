@@ -221,8 +221,18 @@ def test_a_failure_while_timing_becomes_a_row(tmp_path, monkeypatch):
 
 def test_sweep_takes_several_where_nothing_is_said():
     whole = bench_settings({"model": ["mlp", "lenet"], "sweep": True}).configurations
-    assert len(whole) == 2 * 4 * 2
-    assert len(bench_settings({"model": ["mlp"], "sweep": True, "batch": [4], "method": ["full"]}).configurations) == 1
+    assert len(whole) == 2 * 4 * 2 * 2
+    assert len(bench_settings({"model": ["mlp"], "sweep": True, "batch": [4], "method": ["full"]}).configurations) == 2
+
+
+@pytest.mark.slow
+def test_each_dtype_has_a_ceiling_of_its_own(tmp_path):
+    _, found = measured(tmp_path, model=["mlp"], dtype=["float32", "bfloat16", "float16"], batch=[8])
+    assert sorted(found["ceilings"]["matmul"]) == ["bfloat16", "float16", "float32"]
+    for row in found["rows"]:
+        ceiling = found["ceilings"]["matmul"][row["configuration"]["dtype"]]
+        assert ceiling["dtype"] == row["configuration"]["dtype"]
+        assert row["of_matmul_ceiling"] == pytest.approx(row["flops_per_second"] / ceiling["rate"]["median"])
 
 
 def test_reasons_are_one_line():

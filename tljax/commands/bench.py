@@ -31,8 +31,8 @@ def _add_configurations(group: Any) -> None:
         "a folder or a file of pretrained weights")  # fmt: skip
     add("--method", "--methods", dest="method", type=words, metavar="METHOD,...", help="what learns (default: full)")
     add("--batch", type=integers, metavar="N,...", help="examples a step, of each stream (default: 32)")
-    add("--dtype", type=words, metavar="NAME,...", help="what is computed in (default: float32)")
-    add("--sweep", action="store_true", help="where no methods or batches are given, take several")
+    add("--dtype", type=words, metavar="NAME,...", help="float32, bfloat16, float16 (default: float32)")
+    add("--sweep", action="store_true", help="where no methods, batches or dtypes are given, take several")
     add("--classes", type=int, metavar="N", help="classes of the head (default: 10)")
     add("--image-size", type=int, metavar="N", help="images of N x N (default: the model's)")
     add("--seq-len", type=int, metavar="N", help="tokens of a sentence (default: 128)")

@@ -17,7 +17,8 @@ from tljax.recipes.bench.rounds import Clock, Timed
 from tljax.recipes.bench.settings import BenchSettings, Configuration
 from tljax.recipes.bench.workload import Workload, load_workload
 from tljax.training.dispatch import StepCost
-from tljax.training.prepare import Options, Prepared, prepare
+from tljax.training.options import Options
+from tljax.training.prepare import Prepared, prepare
 from tljax.training.program import Ready
 from tljax.training.state import Run
 
@@ -156,7 +157,7 @@ def _compiled(prepared: Prepared, run: Run, clock: Clock) -> tuple[Ready, float,
 
 
 def _prepared(work: Workload, configuration: Configuration) -> Prepared:
-    options = Options(steps=ENDLESS, batch_size=configuration.batch, progress=False)
+    options = Options(steps=ENDLESS, batch_size=configuration.batch, precision=configuration.dtype)
     return prepare(work.model, work.params, work.objective, work.plan, work.train, None, work.optimizer, options)
 
 

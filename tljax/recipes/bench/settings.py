@@ -11,15 +11,19 @@ from tljax.recipes.adapting.methods import approach
 from tljax.recipes.finetune.methods import METHODS
 from tljax.recipes.options import SettingsError, did_you_mean, read_settings, require, require_known
 from tljax.training.mesh import AXES
+from tljax.training.precision import PRECISIONS
 
 HEAD_ONLY = "head-only"
 """The frozen backbone runs in every step, the head learns."""
 CACHED = "linear-probe"
 """The head learns on features that were computed before."""
-DTYPES = ("float32",)
 LEAST_REPEATS = 5
 """Fewer tell no quartiles."""
-SWEPT: Mapping[str, tuple[Any, ...]] = {"method": ("full", HEAD_ONLY, "lora", CACHED), "batch": (8, 32)}
+SWEPT: Mapping[str, tuple[Any, ...]] = {
+    "method": ("full", HEAD_ONLY, "lora", CACHED),
+    "batch": (8, 32),
+    "dtype": ("float32", "bfloat16"),
+}
 """What `--sweep` takes where nothing is said."""
 
 
@@ -114,7 +118,7 @@ class BenchSettings:
             require(all(values), name, values, "a list without empty or zero parts")
         require(all(batch >= 1 for batch in self.batch), "batch", self.batch, "1 or more")
         for dtype in self.dtype:
-            require_known("dtype", dtype, DTYPES)
+            require_known("dtype", dtype, PRECISIONS)
         for name in ("image_size", "seq_len", "features", "steps", "rank"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "1 or more")
@@ -142,7 +146,7 @@ def bench_settings(values: Mapping[str, Any]) -> BenchSettings:
     Raises `SettingsError` for an unknown name, or a value that makes no sense.
 
     >>> len(bench_settings({"model": ["mlp"], "sweep": True}).configurations)
-    8
+    16
     """
     usual = SWEPT if values.get("sweep") else {}
     return read_settings(BenchSettings, {**usual, **values})
