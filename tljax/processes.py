@@ -143,6 +143,15 @@ def from_first(make: Callable[[], _T]) -> _T:
     return said["value"]
 
 
+def by_first(action: Callable[[], Any]) -> None:
+    """Let the first process do something, such as writing a file, while the others wait; raises as `from_first` does.
+
+    >>> by_first(lambda: print("done once"))
+    done once
+    """
+    from_first(lambda: (action(), None)[1])
+
+
 def together(make: Callable[[], _T]) -> _T:
     """What `make()` gives in each process; but where it fails in one, it fails in all.
 
@@ -192,6 +201,15 @@ def fetched(tree: Any) -> Any:
     {'a': array([1., 1.], dtype=float32)}
     """
     return jax.tree.map(_fetched, tree)
+
+
+def at_hand(tree: Any) -> Any:
+    """`tree` as this process can use it without the others: as it is where there are none, else `fetched`.
+
+    >>> at_hand({"a": 1})
+    {'a': 1}
+    """
+    return fetched(tree) if several() else tree
 
 
 def _fetched(leaf: Any) -> Any:

@@ -12,6 +12,7 @@ from tljax.checkpoints.run import RunError, make_folder, write_atomically
 from tljax.data import Dataset, Standardiser, load, match_images, standardise
 from tljax.data.error import DataError
 from tljax.models import build
+from tljax.processes import by_first
 from tljax.recipes.folder import read_object
 from tljax.recipes.runs import Cell
 from tljax.recipes.tasks import Task, everything
@@ -39,15 +40,15 @@ def keep_task(folder: pathlib.Path, name: str, task: Task, statistics: Standardi
         "mean": np.asarray(statistics.mean).tolist(),
         "std": np.asarray(statistics.std).tolist(),
     }
-    make_folder(folder / "chosen")
-    write_atomically(folder / "chosen" / ABOUT, json.dumps(about))
+    by_first(lambda: make_folder(folder / "chosen"))
+    by_first(lambda: write_atomically(folder / "chosen" / ABOUT, json.dumps(about)))
 
 
 def keep(folder: pathlib.Path, method: str, cell: Cell, params: Params) -> None:
     """Write the parameters of one cell."""
     file = _file(folder, method, cell)
-    make_folder(file.parent)
-    save_weights(jax.tree.map(np.asarray, params), file)
+    by_first(lambda: make_folder(file.parent))
+    by_first(lambda: save_weights(jax.tree.map(np.asarray, params), file))
 
 
 def read_kept(folder: pathlib.Path) -> Kept:

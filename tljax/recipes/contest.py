@@ -13,6 +13,7 @@ import optax
 from tljax.evaluation import evaluate, predict
 from tljax.plans import Plan, linear_probe, plan
 from tljax.probes import knn
+from tljax.processes import from_first
 from tljax.recipes.chosen import keep
 from tljax.recipes.results import Scored, as_logits, fitted_temperature, score_logits
 from tljax.recipes.runs import Budget, Cell, Chosen, Stage, tune
@@ -97,7 +98,7 @@ class Contest:
     @contextlib.contextmanager
     def _timed(self, method: str) -> Iterator[None]:
         """Notes what a method took, unless an earlier process began it: then what is left of it says nothing."""
-        begun = (self.folder / method).exists()
+        begun = from_first((self.folder / method).exists)
         with stopwatch() as spent:
             yield
         stages = self.stages.get(method, [])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tljax.checkpoints.run import RunError, differences, make_folder, write_atomically
+from tljax.processes import by_first, from_first
 
 
 def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: bool) -> None:
@@ -42,21 +43,23 @@ def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: boo
 def results_of(settings: Any, compute: Callable[[], dict[str, Any]], *, say: Callable[[str], None]) -> dict[str, Any]:
     """The results in the run folder of `settings`: those of a run that was complete, else what `compute` finds.
 
+    Several processes work them out together; the first writes, and all return what it has.
+
     `settings` have a `folder`, `described()` and `resume`; `say` is called with what a person should know.
 
     Raises:
       RunError: as `claim_folder`.
     """
-    claim_folder(settings.folder, settings.described(), resume=settings.resume)
-    file, found = settings.folder / "results.json", read_results(settings.folder)
+    by_first(lambda: claim_folder(settings.folder, settings.described(), resume=settings.resume))
+    file, found = settings.folder / "results.json", from_first(lambda: read_results(settings.folder))
     if found is not None:
         say(f"{settings.folder} holds this run complete; what is written from its results is written anew")
         return found
-    if file.exists():
+    if from_first(file.exists):
         say(f"{file} is damaged; working it out again from what else is there")
-    found = compute()
-    write_atomically(file, json.dumps(found, indent=1))
-    return found
+    computed = compute()
+    by_first(lambda: write_atomically(file, json.dumps(computed, indent=1)))
+    return from_first(lambda: computed)
 
 
 def read_results(folder: pathlib.Path) -> dict[str, Any] | None:

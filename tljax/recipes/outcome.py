@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from tljax.evaluation.report import render_text
+from tljax.processes import is_first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,6 @@ class Outcome:
 
 
 def tell(show: bool, text: str) -> None:
-    """Print `text` to stderr, where there is someone to read it."""
-    if show:
+    """Print `text` to stderr, where there is someone to read it; of several processes the first does."""
+    if show and is_first():
         print(text, file=sys.stderr)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from tljax.checkpoints.run import write_atomically
+from tljax.processes import by_first
 from tljax.recipes.folder import read_object
 
 FILE = "timing.json"
@@ -63,7 +64,10 @@ class Timing:
         return read_object(self.folder / FILE) or {}
 
     def note(self, name: str, spent: Spent, **more: float | None) -> None:
-        """Write down what the part called `name` took."""
+        """Write down what the part called `name` took; of several processes, the first."""
+        by_first(lambda: self._note(name, spent, **more))
+
+    def _note(self, name: str, spent: Spent, **more: float | None) -> None:
         found = self.read()
         device = jax.devices()[0]
         found["device"] = f"{jax.device_count()} x {device.device_kind} ({device.platform})"

@@ -13,6 +13,7 @@ from tljax.evaluation import predict
 from tljax.evaluation.report import write_report
 from tljax.models import build
 from tljax.plans import linear_probe, plan
+from tljax.processes import at_hand, by_first, from_first
 from tljax.recipes.chosen import keep_task
 from tljax.recipes.collected import Collected
 from tljax.recipes.contest import Contest
@@ -55,7 +56,7 @@ def run_transfer(settings: Settings, *, show: bool = True) -> Outcome:
     """
     folder = settings.folder
     results = results_of(settings, lambda: _compute(settings, folder, show), say=functools.partial(tell, show))
-    write_report(results | {"timing": Timing(folder).read()}, folder)
+    by_first(lambda: write_report(results | {"timing": Timing(folder).read()}, folder))
     return Outcome(results, folder)
 
 
@@ -135,7 +136,7 @@ _UNITS = (
 
 
 def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool) -> _Pretrained:
-    model, begun = build(settings.model, source.train.outputs), (folder / "pretrain").exists()
+    model, begun = build(settings.model, source.train.outputs), from_first((folder / "pretrain").exists)
     start = model.init(jax.random.key(settings.seed), source.train.x[:1])
     shifts = _shifts(source.train.x.shape[1:]) if settings.augment else None
     with stopwatch() as spent:
@@ -157,10 +158,11 @@ def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool
     cost = result.step_cost()
     if not begun:
         Timing(folder).note("pretrain", spent, step_seconds=result.step_seconds, peak_bytes=cost.peak_bytes)
-    valid, test = (predict(model, result.params, part.x).logits for part in (source.valid, source.test))
+    params = at_hand(result.params)
+    valid, test = (predict(model, params, part.x).logits for part in (source.valid, source.test))
     found = score_logits(test, source.test, fitted_temperature(valid, source.valid))
     said = "randomly shifted images" if shifts else None
-    return _Pretrained(model, result.params, int(result.best_step), found, said, cost.flops)
+    return _Pretrained(model, params, int(result.best_step), found, said, cost.flops)
 
 
 def _shifts(shape: tuple[int, ...]) -> Augment | None:

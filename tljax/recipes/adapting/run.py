@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from tljax.evaluation.report import write_report
+from tljax.processes import by_first
 from tljax.recipes.adapting.measure import cell, pictured
 from tljax.recipes.adapting.methods import BASELINE
 from tljax.recipes.adapting.results import collect
@@ -34,7 +35,7 @@ def run_adapt(settings: AdaptSettings, *, show: bool = True) -> Outcome:
     """
     folder = settings.folder
     results = results_of(settings, lambda: _compute(settings, folder, show), say=functools.partial(tell, show))
-    write_report(results | {"timing": Timing(folder).read()}, folder)
+    by_first(lambda: write_report(results | {"timing": Timing(folder).read()}, folder))
     return Outcome(results, folder)
 
 

@@ -18,6 +18,7 @@ from tljax.checkpoints import load_weights, save_weights
 from tljax.checkpoints.run import make_folder
 from tljax.evaluation import validator
 from tljax.plans import Plan, plan, rate
+from tljax.processes import at_hand, by_first, from_first
 from tljax.recipes.adapting.methods import Approach
 from tljax.recipes.adapting.setup import Setup
 from tljax.recipes.timing import Timing, stopwatch
@@ -54,17 +55,14 @@ class Trained(NamedTuple):
 
 def train(setup: Setup, method: Approach, folder: pathlib.Path, show: bool) -> list[Trained]:
     """The runs of `method`, one a seed; those that are complete in `folder` are read from there."""
-    begun, runs, seconds = folder.exists(), [], []
+    begun, runs, seconds = from_first(folder.exists), [], []
     with stopwatch() as spent:
         for seed in setup.starts:
             result = _fitted(setup, method, seed, folder, show)
             seconds += [] if result.step_seconds is None else [result.step_seconds]
-            runs.append(
-                Trained(
-                    seed, result.params, result.last, int(result.best_step), float(result.best_value), result.history
-                )
-            )
-            keep(folder, seed, result.params)
+            params, last = at_hand((result.params, result.last))
+            runs.append(Trained(seed, params, last, int(result.best_step), float(result.best_value), result.history))
+            keep(folder, seed, params)
     if not begun:
         Timing(folder.parent.parent).note(
             method.name, spent, step_seconds=float(np.median(seconds)) if seconds else None
@@ -75,17 +73,18 @@ def train(setup: Setup, method: Approach, folder: pathlib.Path, show: bool) -> l
 def folder_of(folder: pathlib.Path, number: int, method: Approach) -> pathlib.Path:
     """The folder of a method in that of the run.
 
-    >>> from tljax.recipes.adapting.methods import approach
-    >>> print(folder_of(pathlib.Path("run"), 1, approach("source-only")))
-    run/methods/1-source-only
+        >>> from tljax.processes import at_hand, by_first, from_first
+    from tljax.recipes.adapting.methods import approach
+        >>> print(folder_of(pathlib.Path("run"), 1, approach("source-only")))
+        run/methods/1-source-only
     """
     return folder / "methods" / f"{number}-{re.sub(r'[^A-Za-z0-9.]+', '-', method.name).strip('-')}"
 
 
 def keep(folder: pathlib.Path, seed: int, params: Params) -> None:
     """Write the chosen parameters of a seed."""
-    make_folder(folder)
-    save_weights(jax.tree.map(np.asarray, params), folder / f"seed_{seed}.safetensors")
+    by_first(lambda: make_folder(folder))
+    by_first(lambda: save_weights(jax.tree.map(np.asarray, params), folder / f"seed_{seed}.safetensors"))
 
 
 def kept(folder: pathlib.Path, seed: int) -> Params:

@@ -18,6 +18,7 @@ from tljax.data import Dataset, k_shot
 from tljax.evaluation.report.results import label
 from tljax.objectives import Term
 from tljax.plans import plan
+from tljax.processes import by_first, from_first
 from tljax.recipes.closed_form import closed_form_head
 from tljax.recipes.finetune.methods import BASELINE, METHODS, Options, prepared
 from tljax.recipes.finetune.regularizers import regularised
@@ -115,16 +116,17 @@ class Bench:
     def run(self, name: str) -> dict[str, Any]:
         """The result of the method called `name`, as JSON values; that of an earlier process where it is complete."""
         file = self.folder / "methods" / name / "result.json"
-        found = read_object(file)
+        found = from_first(lambda: read_object(file))
         if found is None:
-            found = self._run(name, file.parent)
-            write_atomically(file, json.dumps(found))
-            shutil.rmtree(file.parent / "runs")
+            made = self._run(name, file.parent)
+            by_first(lambda: write_atomically(file, json.dumps(made)))
+            by_first(lambda: shutil.rmtree(file.parent / "runs"))
+            found = from_first(lambda: made)
         return found
 
     def _run(self, name: str, folder: pathlib.Path) -> dict[str, Any]:
         contender, on_features = self.contender(name), self._on_features(name)
-        make_folder(folder)
+        by_first(lambda: make_folder(folder))
         trials, cost = self.trainer.run(contender, folder / "runs", label(name))
         chosen = {seed: best(trials[seed]) for seed in self.seeds}
         test = self.features["test"] if on_features else self.setup.task.test
@@ -134,12 +136,12 @@ class Bench:
             tried = {f"{t.rate:g}": t.value for t in trials[seed]}
             cells.append(_cell(trial, tried, metrics) | {"labels": drawn(self.rows[seed], self.setup.task.train.y)})
         winner = max(self.seeds, key=lambda seed: chosen[seed].value)
-        stored = shutil.copy(chosen[winner].file, folder / LEARNT)
+        by_first(lambda: shutil.copy(chosen[winner].file, folder / LEARNT))
         return {
             "cells": cells,
             "rates": list(contender.rates),
             "steps": contender.steps,
-            "cost": cost._asdict() | {"stored_bytes": pathlib.Path(stored).stat().st_size},
+            "cost": cost._asdict() | {"stored_bytes": (folder / LEARNT).stat().st_size},
             "on_features": on_features,
             "winner": winner,
         }

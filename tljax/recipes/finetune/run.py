@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from tljax.evaluation.report import write_report
+from tljax.processes import by_first, from_first
 from tljax.recipes.finetune.bench import Bench
 from tljax.recipes.finetune.methods import METHODS
 from tljax.recipes.finetune.results import chosen_method, collect
@@ -34,7 +35,7 @@ def run_finetune(settings: FinetuneSettings, *, show: bool = True) -> Outcome:
     """
     folder = settings.folder
     results = results_of(settings, lambda: _compute(settings, folder, show), say=functools.partial(tell, show))
-    write_report(results, folder)
+    by_first(lambda: write_report(results, folder))
     return Outcome(results, folder)
 
 
@@ -48,7 +49,9 @@ def _compute(settings: FinetuneSettings, folder: pathlib.Path, show: bool) -> di
     results = collect(settings, setup, found)
     for name in settings.compared:
         if METHODS[name].adapt is not None:
-            write_adapters(setup, bench.learnt(name), folder / "methods" / name / "adapters")
+            place = folder / "methods" / name / "adapters"
+            by_first(functools.partial(write_adapters, setup, bench.learnt(name), place))
     best = chosen_method(found)
-    said = write_model(setup, bench.learnt(best), folder / "model")
+    params = bench.learnt(best)
+    said = from_first(lambda: write_model(setup, params, folder / "model"))
     return results | {"exported": {"method": best, "text": said}}

@@ -20,6 +20,7 @@ from tljax.checkpoints import load_weights, save_weights
 from tljax.checkpoints.run import make_folder, write_atomically
 from tljax.objectives import Term
 from tljax.plans import Plan, Resolved
+from tljax.processes import by_first, from_first
 from tljax.recipes.folder import read_object
 from tljax.recipes.runs import fitting, rows_by_run, stacked
 from tljax.training import fit_many
@@ -148,10 +149,11 @@ class Trainer:
         trials = []
         for i, (seed, rate) in enumerate(runs):
             file = folder / f"seed_{seed}-rate_{rate:g}.safetensors"
-            save_weights({name: np.asarray(leaf[i]) for name, leaf in learnt.items()}, file)
+            own = {name: np.asarray(leaf[i]) for name, leaf in learnt.items()}
+            by_first(functools.partial(save_weights, own, file))
             value, step = float(result.best_value[i]), int(result.best_step[i])
             trials.append(Trial(seed, rate, value, step, rows.get(i, ()), file))
-        _write(folder, trials, cost)
+        by_first(lambda: _write(folder, trials, cost))
         return trials, cost
 
 
@@ -195,12 +197,13 @@ def _write(folder: pathlib.Path, trials: list[Trial], cost: Cost) -> None:
     rows = [dataclasses.asdict(trial) | {"file": trial.file.name} for trial in trials]
     make_folder(folder)
     write_atomically(folder / "done.json", json.dumps({"trials": rows, "cost": cost._asdict()}))
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for place in (folder, *filter(pathlib.Path.is_dir, folder.iterdir())):  # on a mesh each run has its own
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
 
 
 def _read(folder: pathlib.Path) -> tuple[list[Trial], Cost] | None:
     """The trials of a group that is complete."""
-    found = read_object(folder / "done.json")
+    found = from_first(lambda: read_object(folder / "done.json"))
     if found is None:
         return None
     trials = [

@@ -12,6 +12,7 @@ from tljax.data import k_shot
 from tljax.evaluation.report import write_report
 from tljax.features import extract
 from tljax.models import load_pretrained
+from tljax.processes import by_first
 from tljax.recipes.finetune.setup import Setup, load_setup
 from tljax.recipes.folder import results_of
 from tljax.recipes.outcome import tell
@@ -49,7 +50,7 @@ def run_rank(settings: RankSettings, *, show: bool = True) -> RankOutcome:
     """
     folder = settings.folder
     results = results_of(settings, lambda: _compute(settings, show), say=functools.partial(tell, show))
-    write_report(results, folder)
+    by_first(lambda: write_report(results, folder))
     return RankOutcome(results, folder)
 
 
