@@ -57,7 +57,7 @@ class Traffic(NamedTuple):
 
 
 def step_traffic(
-    whole: float = 0, divided: float = 0, frozen: float = 0, *, data: int, fsdp: int = 1, gathers: int = 2
+    whole: float = 0, divided: float = 0, frozen: float = 0, *, data: int, fsdp: int = 1, gathers: int = 1
 ) -> Traffic:
     """The paper model of a step on a mesh of `data` times `fsdp` devices: bytes that each device sends.
 
@@ -66,7 +66,8 @@ def step_traffic(
       divided: bytes of those that learn and are divided over `fsdp`.
       frozen: bytes of those that are divided, and do not learn; whole ones cost nothing.
       data, fsdp: the axes of the mesh.
-      gathers: how often divided parameters are put together: before each pass, or once if they are kept between them.
+      gathers: how often divided parameters are put together: once, and kept for the backward pass; or for each pass, 2,
+        as where a model is rematerialised.
 
     With `n = data fsdp` devices the gradients cost `2 (n-1)/n whole + (fsdp-1)/fsdp divided +
     2 (data-1)/data divided/fsdp`, the parameters `gathers (fsdp-1)/fsdp (divided + frozen)`. Activations are not
@@ -77,7 +78,7 @@ def step_traffic(
     >>> step_traffic(1.2e6, data=16).total  # low-rank adapters beside them
     2250000.0
     >>> step_traffic(divided=400e6, data=1, fsdp=16).total
-    1125000000.0
+    750000000.0
     """
     n, apart = data * fsdp, (fsdp - 1) / fsdp
     reduce = 2 * (n - 1) / n * whole + apart * divided + 2 * (data - 1) / data * divided / fsdp
