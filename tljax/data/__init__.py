@@ -6,7 +6,7 @@ from tljax.data.builtin import BUILT_IN
 from tljax.data.classes import class_indices
 from tljax.data.colour import color_jitter
 from tljax.data.error import DataError
-from tljax.data.feed import Feed, InTurn, Shuffled, filled, in_turn
+from tljax.data.feed import Feed, InTurn, Part, Shuffled, filled, in_turn
 from tljax.data.folder_source import ImageFolder
 from tljax.data.images import Standardiser, fit_standardiser, match_images, resize_images, standardise
 from tljax.data.mixing import cutmix, mixup
@@ -29,6 +29,7 @@ __all__ = [
     "Feed",
     "ImageFolder",
     "InTurn",
+    "Part",
     "Preprocessor",
     "Sentences",
     "Shuffled",

@@ -59,6 +59,23 @@ class InTurn(NamedTuple):
         return np.arange(first, min(first + self.batch_size, self.size))
 
 
+class Part(NamedTuple):
+    """Some places of the batches of an order: what one of several processes reads.
+
+    >>> Part(InTurn(4, 6), np.array([2, 3]))(0).tolist(), Part(InTurn(4, 6), np.array([2, 3]))(1).tolist()
+    ([2, 3], [])
+    """
+
+    order: Any
+    rows: np.ndarray
+    """Rising."""
+
+    def __call__(self, step: int) -> np.ndarray:
+        """The positions of those examples of a batch that stand at these places, as far as it has them."""
+        positions = self.order(step)
+        return positions[self.rows[self.rows < len(positions)]]
+
+
 class Feed:
     """The batches of several streams, step by step: `with Feed(...) as feed: batches = feed.take()`.
 

@@ -51,11 +51,13 @@ class ExampleStream:
             raise DataError(f"{where} cannot be read ({type(error).__name__}: {error})") from error
 
     def examples(self, positions: Sequence[int] | np.ndarray) -> Batch:
-        """The examples at `positions`, stacked: leaves are NumPy arrays `[B, ...]`.
+        """The examples at `positions`, perhaps none, stacked: leaves are NumPy arrays `[B, ...]`.
 
         Raises:
           DataError: one cannot be read, or differs from the first in shape.
         """
+        if not len(positions):
+            return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype), self.example(0))
         found = [self.example(position) for position in positions]
         shapes = [[leaf.shape for leaf in jax.tree.leaves(example)] for example in found]
         for position, own in zip(positions, shapes):

@@ -16,6 +16,7 @@ import numpy as np
 from tljax.data import ExampleStream
 from tljax.evaluation import Answers, EvaluationError, Validator
 from tljax.evaluation.evaluate import outputs_of
+from tljax.processes import fetched, from_first
 from tljax.training.inputs import FitError, cut, labelled
 from tljax.training.stack import Names, each_of, each_run
 from tljax.training.state import Run, judge
@@ -50,7 +51,8 @@ class Chooser:
         """
         answers = {name: self._answers(run, batch) for name, batch in self.data.items()}
         if not self.stacked:
-            found = self.validator(answers)
+            # By the first of several processes: another's rounding could choose another step.
+            found = from_first(lambda: {name: float(number) for name, number in self.validator(answers).items()})
             return self.program.judge(run, jnp.float32(self.validator.value(found))), found
         going = np.flatnonzero(~np.array(run.best.stopped)).tolist()
         each = {i: self.validator({name: _of_run(given, i) for name, given in answers.items()}) for i in going}
@@ -73,7 +75,7 @@ class Chooser:
         parts = []
         for i in range(len(batch.weight)):  # the device never holds more than one batch of them
             found = self.program.answer(run, batch.x, jnp.int32(i))
-            parts.append([np.asarray(part) for part in (found if self.with_features else found[:1])])
+            parts.append(fetched(list(found if self.with_features else found[:1])))
         real = np.asarray(batch.weight).reshape(-1) > 0
         axis = 1 if self.stacked else 0
         logits, *features = (np.compress(real, np.concatenate(leaves, axis), axis) for leaves in zip(*parts))
