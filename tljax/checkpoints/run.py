@@ -25,6 +25,7 @@ import numpy as np
 
 from tljax.checkpoints.atomic import atomic_file
 from tljax.checkpoints.checksum import checksum, storable
+from tljax.checkpoints.described import described_in, differences
 from tljax.checkpoints.errors import CheckpointError, first_line
 from tljax.checkpoints.leaves import abstract, first_difference, rebuilt, specs, stored
 from tljax.checkpoints.lock import FolderLock
@@ -204,9 +205,8 @@ class RunCheckpoints:
         """Refuse a folder of another run; one without checkpoints has nothing to lose, and becomes this run's."""
         if not any(entry.name.isdigit() for entry in self.folder.iterdir()):
             return self._write_config()
-        try:
-            earlier = json.loads((self.folder / "run.json").read_text())
-        except (OSError, ValueError):
+        earlier = described_in(self.folder)
+        if earlier is None:
             return None  # lost or damaged; every checkpoint has its own copy, which `restore` compares
         return self._refuse(differences(earlier, self._config))
 
@@ -239,19 +239,6 @@ class RunCheckpoints:
                 f"{what} could not be written to {self.folder}: {_reason(error)}. Earlier checkpoints are intact; "
                 "free some space or check the permissions, then run the same command again."
             ) from error
-
-
-def differences(earlier: Any, now: Any, name: str = "") -> list[str]:
-    """Readable lines for every place where two JSON values differ.
-
-    >>> differences({"lr": 0.1, "model": {"width": 8}}, {"lr": 0.1, "model": {"width": 16}})
-    ['model.width: was 8, now 16']
-    """
-    if isinstance(earlier, dict) and isinstance(now, dict):
-        keys = sorted(earlier.keys() | now.keys())
-        inner = [differences(earlier.get(k), now.get(k), f"{name}.{k}" if name else k) for k in keys]
-        return [line for lines in inner for line in lines]
-    return [] if earlier == now else [f"{name}: was {json.dumps(earlier)}, now {json.dumps(now)}"]
 
 
 def make_folder(folder: pathlib.Path) -> None:

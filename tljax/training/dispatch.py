@@ -85,11 +85,16 @@ class Steps:
         flops = (self._single.lower(one, own).cost_analysis() or {}).get("flops")
         compiled = self.begin(run, streams).steps.wait()
         # The loop's length is an argument, so that its body counts once.
-        moved, memory = (compiled.cost_analysis() or {}).get("bytes accessed"), compiled.memory_analysis()
+        moved = (compiled.cost_analysis() or {}).get("bytes accessed")
+        return StepCost(flops, self.peak_bytes(run, streams), moved)
+
+    def peak_bytes(self, run: Run, streams: Mapping[str, Any]) -> int | None:
+        """The memory that the program needs at once, see `StepCost`; it is compiled for that, unless it was."""
+        memory = self.begin(run, streams).steps.wait().memory_analysis()
         if memory is None:
-            return StepCost(flops, None, moved)
+            return None
         whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-        return StepCost(flops, whole - memory.alias_size_in_bytes, moved)
+        return whole - memory.alias_size_in_bytes
 
     def _first(self, run: Run, streams: Mapping[str, Any]) -> tuple[Run, dict[str, Any]]:
         """The first run of a stack, and its streams: their shapes."""

@@ -26,6 +26,7 @@ from tljax.training.feeding import known_by, open_feeds
 from tljax.training.inputs import FitError, own_subsets
 from tljax.training.log import Log
 from tljax.training.loop import Loop
+from tljax.training.microbatches import with_microbatches
 from tljax.training.options import options_from
 from tljax.training.prepare import Prepared, prepare
 from tljax.training.result import Result
@@ -163,6 +164,7 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
     if folder is not None:
         from_first(lambda: make_folder(folder))  # an error here should not wait for a compiler
     began = time.perf_counter()
+    prepared = with_microbatches(prepared, params, seed, rate, folder)
     start = prepared.program.start.begin(params, seed, rate, prepared.streams)
     start.wait()
     compiling = time.perf_counter() - began
@@ -235,6 +237,7 @@ def _result(run: Run, loop: Loop, prepared: Prepared, params: Params, log: Log) 
         plan=prepared.resolved,
         shared=prepared.choices.shared,
         step_cost=_step_cost(run, prepared),
+        accumulate=prepared.accumulate,
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -48,8 +48,11 @@ class Options:
     """Evaluations without improvement after which the run ends; None: never."""
     clip_norm: float | None = None
     """Clips the global norm of the gradient."""
-    accumulate: int = 1
-    """Microbatches that each batch is cut into, to save memory."""
+    accumulate: int | Literal["auto"] = 1
+    """Microbatches that each batch is cut into, to save memory; "auto": the fewest with which a step fits."""
+    memory_limit: int | None = None
+    """With ``accumulate="auto"``, the bytes of a device that a step may take, parameters, optimiser and data included;
+    default: what is free."""
     precision: str = "float32"
     """The type in which the model computes: "float32" (as its parameters are), "bfloat16", or "float16" with a scaled
     loss. Evaluations in the run are in that type too; what learns is float32."""
@@ -71,19 +74,25 @@ class Options:
     """Whether to show a progress bar; a string is its title."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "keep", "accumulate", "eval_every", "log_every", "save_every", "patience"):
+        for name in ("steps", "keep", "accumulate", *_OPTIONAL):
             value = getattr(self, name)
-            if not (value is None and name in _OPTIONAL) and not is_count(value):
+            if (
+                (name, value) != ("accumulate", "auto")
+                and not (value is None and name in _OPTIONAL)
+                and not is_count(value)
+            ):
                 raise FitError(f"{name} must be a whole number, 1 or more; found {value!r}")
         if self.precision not in PRECISIONS:
             raise FitError(f"precision is one of {', '.join(map(repr, PRECISIONS))}; found {self.precision!r}")
         if self.remat not in (None, *POLICIES):
             raise FitError(f"remat is one of {', '.join(map(repr, POLICIES))}, or None; found {self.remat!r}")
+        if self.memory_limit is not None and self.accumulate != "auto":
+            raise FitError(f'memory_limit is what accumulate="auto" keeps to; found accumulate={self.accumulate!r}')
         if not isinstance(self.on_log, Sequence) or not all(map(callable, self.on_log)):
             raise FitError(f"on_log is a list of functions of a row, as on_log=[print]; found {self.on_log!r}")
 
 
-_OPTIONAL = ("eval_every", "log_every", "save_every", "patience")
+_OPTIONAL = ("eval_every", "log_every", "save_every", "patience", "memory_limit")
 
 
 def is_count(value: Any) -> bool:

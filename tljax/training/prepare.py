@@ -28,6 +28,8 @@ from tljax.types import Batch, Model, Params
 class Prepared:
     """A run that can start."""
 
+    program_of: Callable[[int], Program]
+    """The program for a number of microbatches."""
     program: Program
     streams: dict[str, Any]
     """A `Stream` of each of the training data; in the place of those that are streamed, a `Fed` of zeros."""
@@ -42,6 +44,8 @@ class Prepared:
     resolved: Resolved
     choices: Choices
     description: dict[str, Any]
+    accumulate: int
+    """Microbatches that each batch is cut into; 1 as long as they are to be chosen."""
 
 
 def prepare(
@@ -69,19 +73,24 @@ def prepare(
     choices = choices._replace(shared=shared or frozenset(), compiler=_compiler(options))
     streams = {name: place_of(stream, dict(choices.batch_sizes)[name]) for name, stream in data.items()}
     rhythm = _rhythm(options)
-    ways = (options.clip_norm, options.accumulate, options.ema, options.precision)
-    program = _program(model.apply, objective, _Frozen(resolved), optimizer, *ways, _of_program(choices))
+    ways = (options.clip_norm, options.ema, options.precision)
+    fixed = (model.apply, objective, _Frozen(resolved), optimizer, *ways, _of_program(choices))
+    accumulate = 1 if options.accumulate == "auto" else options.accumulate
     description = {
         "model": model.name, "plan": str(plan), "objective": str(objective), "batch_size": dict(choices.batch_sizes),
         "steps": rhythm.steps, "eval_every": rhythm.eval_every, "log_every": rhythm.log_every,
         "monitor": choices.monitor, "patience": options.patience, "clip_norm": options.clip_norm,
-        "accumulate": options.accumulate, "ema": options.ema, "jax": jax.__version__,
+        "accumulate": accumulate, "ema": options.ema, "jax": jax.__version__,
         "config": dict(options.config or {}),
     }  # fmt: skip
     description |= {"views": dict(options.views)} if options.views else {}
     description |= {"remat": options.remat} if options.remat is not None else {}
     description |= {"precision": options.precision} if options.precision != "float32" else {}
-    return Prepared(program, streams, fed, held_out, exam, options, rhythm, resolved, choices, description)
+    program_of = functools.partial(_program, *fixed)
+    return Prepared(
+        program_of, program_of(accumulate), streams, fed, held_out, exam, options, rhythm, resolved, choices,
+        description, accumulate,
+    )  # fmt: skip
 
 
 def _check_kinds(model: Any, objective: Any, plan: Any, optimizer: Any) -> None:
@@ -148,7 +157,7 @@ def _batch_sizes(options: Options, streams: Mapping[str, Any]) -> dict[str, int]
     given = options.batch_size
     sizes: dict[str, Any] = {name: given.get(name) if isinstance(given, Mapping) else given for name in streams}
     for name, size in sizes.items():
-        if not is_count(size) or size % options.accumulate:
+        if not is_count(size) or (options.accumulate != "auto" and size % options.accumulate):
             raise FitError(
                 f"batch_size of {name!r} must be a whole number, 1 or more, and a multiple of "
                 f"accumulate={options.accumulate}; found {size!r}"
@@ -198,7 +207,7 @@ class _Frozen:
 @functools.lru_cache(maxsize=16)  # a program keeps what its objective holds, such as the anchor of L2-SP
 def _program(
     apply: Callable[..., Any], objective: Term, plan: _Frozen, optimizer: Any,
-    clip_norm: float | None, accumulate: int, ema: float | None, precision: str, choices: Choices,
+    clip_norm: float | None, ema: float | None, precision: str, choices: Choices, accumulate: int,
 ) -> Program:  # fmt: skip
     """Compiled once per configuration: equal arguments give the same program."""
     model = Model(init=None, apply=apply)  # type: ignore[arg-type]

@@ -50,6 +50,9 @@ class Result:
     step_cost: Callable[[], StepCost] = lambda: StepCost(None, None)
     """`step_cost()`: the FLOPs and the memory of a step, worked out when it is called."""
 
+    accumulate: int = 1
+    """Microbatches that each batch was cut into: as asked for, or as ``accumulate="auto"`` chose."""
+
     def of(self, run: int) -> Params:
         """The best parameters of one run of a stack, a whole tree.
 
