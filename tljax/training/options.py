@@ -76,11 +76,8 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("steps", "keep", "accumulate", *_OPTIONAL):
             value = getattr(self, name)
-            if (
-                (name, value) != ("accumulate", "auto")
-                and not (value is None and name in _OPTIONAL)
-                and not is_count(value)
-            ):
+            left_open = (value is None and name in _OPTIONAL) or (name, value) == ("accumulate", "auto")
+            if not left_open and not is_count(value):
                 raise FitError(f"{name} must be a whole number, 1 or more; found {value!r}")
         if self.precision not in PRECISIONS:
             raise FitError(f"precision is one of {', '.join(map(repr, PRECISIONS))}; found {self.precision!r}")
