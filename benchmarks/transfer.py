@@ -25,7 +25,9 @@ def main() -> None:
     outcome = run_transfer(settings_from({"run_dir": options.run_dir}))
     print(outcome)
     timing = json.loads((outcome.folder / "timing.json").read_text())
-    kept = {name: value for name, value in outcome.results.items() if name != "cells"}
+    kept = {name: value for name, value in outcome.results.items() if name != "curves"}
+    left_out = ("confusion", "test")
+    kept["cells"] = [{k: v for k, v in cell.items() if k not in left_out} for cell in kept["cells"]]
     RESULT.write_text(json.dumps(facts() | kept | {"timing": timing}, indent=1) + "\n")
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tljax.training.loop import CHUNK_SECONDS, Rhythm, _next_chunk
+from tljax.training.rhythm import CHUNK_SECONDS, Rhythm, next_chunk
 from tljax.training.signals import Terminated, noted_signals
 
 COUNT = st.integers(1, 40)
@@ -27,15 +27,15 @@ def test_the_stops_are_exactly_where_something_is_due(steps, log_every, eval_eve
 
 def test_chunks_grow_to_half_a_second_of_work():
     chunk, seconds_per_step = 1, 1e-4
-    chunk = _next_chunk(chunk, 1, 3.0)  # the first call compiles
+    chunk = next_chunk(chunk, 1, 3.0)  # the first call compiles
     sizes = [chunk]
     for _ in range(12):
-        chunk = _next_chunk(chunk, chunk, chunk * seconds_per_step)
+        chunk = next_chunk(chunk, chunk, chunk * seconds_per_step)
         sizes.append(chunk)
     assert sizes[:4] == [1, 4, 16, 64]
     assert abs(sizes[-1] * seconds_per_step - CHUNK_SECONDS) < 0.01
-    assert _next_chunk(1000, 1000, 100.0) == 5  # the machine became slow
-    assert _next_chunk(1, 1, 0.0) == 4
+    assert next_chunk(1000, 1000, 100.0) == 5  # the machine became slow
+    assert next_chunk(1, 1, 0.0) == 4
 
 
 def test_a_second_signal_acts_at_once():

@@ -1,11 +1,11 @@
 """The step, and the loop around it. Knows no method by name."""
 
+from tljax.training.failure import NonFiniteError as NonFiniteError
 from tljax.training.fit import Result as Result
 from tljax.training.fit import fit as fit
 from tljax.training.fit import fit_many as fit_many
 from tljax.training.inputs import FitError as FitError
 from tljax.training.log import read_rows as read_rows
-from tljax.training.loop import NonFiniteError as NonFiniteError
 from tljax.training.mesh import MeshError as MeshError
 from tljax.training.mesh import mesh as mesh
 from tljax.training.options import Options as Options

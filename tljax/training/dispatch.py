@@ -114,7 +114,7 @@ class InALoop(NamedTuple):
     steps: Compiling
 
     def __call__(self, run: Run, streams: Mapping[str, Any], n: int) -> Run:
-        return self.steps(run, streams, jnp.int32(n))
+        return self.steps(run, streams, jax.device_put(np.int32(n)))
 
 
 class OneByOne(NamedTuple):
@@ -139,7 +139,7 @@ class RunByRun(NamedTuple):
     put: Compiling
 
     def __call__(self, stack: Run, streams: Mapping[str, Any], n: int) -> Run:
-        for i in map(jnp.int32, np.flatnonzero(~np.asarray(stack.best.stopped))):
+        for i in map(jax.device_put, np.flatnonzero(~np.asarray(stack.best.stopped)).astype(np.int32)):
             run = OneByOne(self.steps, self.finish)(self.take(stack, i), self.own(streams, i), n)
             stack = self.put(stack, run, i)
         return stack

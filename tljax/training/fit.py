@@ -84,10 +84,11 @@ def fit(
     >>> bool(result.best_value > 0.9)
     True
     """
+    began = time.perf_counter()
     start, factor = jnp.asarray(_seed(seed), jnp.uint32), jnp.float32(1.0)
     chosen = options_from(options)
     prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen)
-    return _run(prepared, params, start, factor)
+    return _run(prepared, params, start, factor, began)
 
 
 def fit_many(
@@ -133,7 +134,7 @@ def fit_many(
     >>> result.best_value.shape
     (2,)
     """
-    count = len(seeds)
+    began, count = time.perf_counter(), len(seeds)
     common = frozenset(select(shared).names(params))
     for name, leaf in named_leaves(apart(params, common)[0]).items():
         if np.shape(leaf)[:1] != (count,) or not count:
@@ -149,7 +150,7 @@ def fit_many(
     chosen = options_from(options)
     prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen, shared=common)
     prepared.streams = own_subsets(prepared.streams, subsets, count)
-    return _run(prepared, params, starts, jnp.asarray(factors, jnp.float32))
+    return _run(prepared, params, starts, jnp.asarray(factors, jnp.float32), began)
 
 
 def _seed(seed: Any) -> int:
@@ -158,7 +159,7 @@ def _seed(seed: Any) -> int:
     return int(seed)
 
 
-def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
+def _run(prepared: Prepared, params: Params, seed: Any, rate: Any, called: float) -> Result:
     options = prepared.options
     folder = None if options.run_dir is None else pathlib.Path(options.run_dir)
     if folder is not None:
@@ -180,7 +181,7 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any) -> Result:
             loop = Loop(
                 prepared.program, prepared.streams, prepared.valid, feeds, prepared.rhythm, log, checkpoints, tell,
                 prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked, Peers(),
-                compiling, seconds,
+                options.patience is not None, called, compiling, seconds,
             )  # fmt: skip
             run = loop.run(run)
     result = _result(run, loop, prepared, params, log)
@@ -231,6 +232,7 @@ def _result(run: Run, loop: Loop, prepared: Prepared, params: Params, log: Log) 
         history=tuple(log.rows),
         training_seconds=loop.training_seconds,
         compile_seconds=loop.compile_seconds,
+        first_step_seconds=loop.first_step_seconds,
         step_seconds=float(np.median(loop.step_seconds)) if loop.step_seconds else None,
         optimizer_bytes=nbytes(run.state.opt),
         input_wait=loop.input_wait,

@@ -5,65 +5,42 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tljax.checkpoints.run import RunCheckpoints
 from tljax.evaluation.progress import Tell
-from tljax.processes import is_first
+from tljax.processes import is_first, several
 from tljax.training.agreement import Notice, Peers
 from tljax.training.choosing import Chooser
+from tljax.training.failure import failure
 from tljax.training.feeding import Feeds
 from tljax.training.log import Log, Row
-from tljax.training.program import Fed, Program, Ready, Stream
-from tljax.training.scaling import exhausted
+from tljax.training.program import Fed, Note, Program, Ready, Stream
+from tljax.training.rhythm import FED_STEPS, Rhythm, next_chunk
 from tljax.training.signals import Terminated, noted_signals
-from tljax.training.state import Run, is_loss
-from tljax.tree import named_leaves
-from tljax.types import Batch, TljaxError
+from tljax.training.state import Run
+from tljax.types import Batch
 
-CHUNK_SECONDS = 0.5
-"""How long the device works before the host looks again: long beside a dispatch, short beside a person's patience."""
-FED_STEPS = 8
-"""How many steps are launched before the host looks again, at most, where each needs a batch: they are in memory."""
 SAVE_SECONDS = 30.0
 """How much work a kill may cost where `save_every` is not given; more, where saving is so slow as to take over 5 %."""
 
 
-class NonFiniteError(TljaxError):
-    """The loss, or a parameter, became NaN or infinite."""
+class Flight(NamedTuple):
+    """Steps that were launched, and that the host has not looked at."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Rhythm:
-    """After how many steps each thing is done."""
-
-    steps: int
-    log_every: int
-    eval_every: int
-    save_every: int | None = None
-    """None: by the clock, and half-way, so that even a short run's last checkpoint has one before it."""
-
-    def next_stop(self, step: int) -> int:
-        """The first step after `step` at which the host has something to do.
-
-        >>> Rhythm(steps=100, log_every=10, eval_every=25).next_stop(20)
-        25
-        """
-        every = [self.log_every, self.eval_every, self.save_every or max(1, self.steps // 2)]
-        return min([self.steps] + [(step // n + 1) * n for n in every])
-
-    def due(self, step: int, every: int) -> bool:
-        """Whether `step` is a multiple of `every`, or the last.
-
-        >>> rhythm = Rhythm(steps=105, log_every=10, eval_every=25)
-        >>> [step for step in (20, 25, 30, 105) if rhythm.due(step, rhythm.log_every)]
-        [20, 30, 105]
-        """
-        return step % every == 0 or step == self.steps
+    step: int
+    """The last of them."""
+    n: int
+    began: float
+    """When they were launched."""
+    waited: float
+    """Seconds in which the device had nothing to do because a batch was not ready."""
+    note: Note
+    scores: Mapping[str, Any] | None
+    """Of the evaluation after them, if there was one."""
 
 
 @dataclasses.dataclass
@@ -82,6 +59,9 @@ class Loop:
     examples_per_step: int
     stacked: bool
     peers: Peers
+    stops_early: bool
+    began: float
+    """When `fit` was called."""
     compile_seconds: float = 0.0
     training_seconds: float = 0.0
     step_seconds: list[float] = dataclasses.field(default_factory=list)
@@ -92,50 +72,100 @@ class Loop:
     """The numbers beside the progress bar."""
     saved_at: float = dataclasses.field(default_factory=time.monotonic)
     saving_seconds: float = 0.0
+    first_step_seconds: float | None = None
+    """From the call of `fit` to the end of the first step."""
+    chunk: int = 1
+    """How many steps to launch next."""
+    looked_at: float = 0.0
+    """When the host had last seen the device finish something."""
     ready: Ready = dataclasses.field(init=False)
     """The program, compiled for this run."""
 
     def run(self, run: Run) -> Run:
         """Train from where `run` stands to the last step, or until early stopping has ended every run."""
-        step, chunk, warm = int(np.max(run.state.step)), 1, False
-        if step < self.rhythm.steps and not np.all(run.best.stopped):
+        step, asked, over = int(np.max(run.state.step)), 0, bool(np.all(run.best.stopped))
+        if step < self.rhythm.steps and not over:
             self._compile(run)
         with noted_signals(catch=self.checkpoints is not None) as received:
             if step == 0:
                 run = self._evaluate(run, 0)
-            while step < self.rhythm.steps and not np.all(run.best.stopped):
-                n = min(chunk, self.rhythm.next_stop(step) - step)
-                began = time.perf_counter()
-                run, waited = self._advance(run, n)
-                step += n
-                self._check_finite(run, step)  # waits for the device
-                seconds = time.perf_counter() - began
-                chunk = _next_chunk(chunk, n, seconds, most=FED_STEPS if self.feeds.train else None)
-                self.training_seconds += seconds
-                self._note_seconds(n, seconds, waited, warm)
-                warm = True
-                run = self._between(run, step)
-                signal_of_all, chunk, due = self.peers.agree(self._notice(received, chunk, step))
+            flying = None
+            while step < self.rhythm.steps and not over and not asked:
+                before = flying
+                run, flying = self._launch(run, step)
+                step = flying.step
+                if before is not None:  # the device has something to do meanwhile
+                    self._look(before, run)
+                if self._runs_ahead(step, received):
+                    continue
+                self._look(flying, run)
+                flying = None
+                if self._evaluates(step) and not self._in_memory:
+                    run = self._evaluate(run, step)
+                over = self.stops_early and bool(np.all(run.best.stopped))
+                asked, self.chunk, due = self.peers.agree(self._notice(received, step))
                 if due:
                     self._save(run, step)
-                self.tell(step, n * self.examples_per_step / seconds, self.shown)
-                if signal_of_all:
-                    break
             self._save(run, step)
-            asked, _, _ = self.peers.agree(self._notice(received, chunk, step))
+            asked, _, _ = self.peers.agree(self._notice(received, step))
             if asked:
                 self._end(asked, step)
         return run
 
     def _compile(self, run: Run) -> None:
         began = time.perf_counter()
-        in_memory = self.valid if isinstance(self.valid, Batch) and self.feeds.exam is None else None
-        self.ready = self.program.begin(run, self.streams, in_memory)
+        valid = self.valid if isinstance(self.valid, Batch) and self._in_memory else None
+        self.ready = self.program.begin(run, self.streams, valid)
         self.ready.wait()
         self.compile_seconds += time.perf_counter() - began
 
-    def _notice(self, received: list[int], chunk: int, step: int) -> Notice:
-        return Notice(received[0] if received else 0, chunk, self._save_is_due(step))
+    @property
+    def _in_memory(self) -> bool:
+        """Whether the evaluation is a program that runs by itself."""
+        return isinstance(self.valid, Batch) and self.feeds.exam is None
+
+    def _evaluates(self, step: int) -> bool:
+        return self.valid is not None and self.rhythm.due(step, self.rhythm.eval_every)
+
+    def _notice(self, received: list[int], step: int) -> Notice:
+        return Notice(received[0] if received else 0, self.chunk, self._save_is_due(step))
+
+    def _runs_ahead(self, step: int, received: list[int]) -> bool:
+        """Whether the next steps can be launched before these are looked at: nothing depends on what they gave."""
+        depends = self._evaluates(step) and (self.stops_early or not self._in_memory)
+        first = self.first_step_seconds is None  # nobody knows yet how long a step takes
+        return not (first or depends or received or step == self.rhythm.steps or self._save_is_due(step) or several())
+
+    def _launch(self, run: Run, step: int) -> tuple[Run, Flight]:
+        """Launch the next steps and what follows them, up to where the host has something to do."""
+        began, n = time.perf_counter(), min(self.chunk, self.rhythm.next_stop(step) - step)
+        run, waited = self._advance(run, n)
+        note, scores, step = self.ready.note(run), None, step + n
+        if self.rhythm.due(step, self.rhythm.log_every):
+            run = self.ready.clear(run)
+        if self._evaluates(step) and self._in_memory:
+            run, scores = self.ready.validate(run, self.valid)
+        return run, Flight(step, n, began, waited, note, scores)
+
+    def _look(self, flight: Flight, run: Run) -> None:
+        """Wait for the device, raise if the run failed, and tell what the steps gave. `run`: as it is since."""
+        note = jax.device_get(flight.note)
+        now = time.perf_counter()
+        seconds = now - max(flight.began, self.looked_at)
+        failed = int(np.max(note.failed))
+        if failed >= 0 and not self.stacked:  # in a stack an outcome: its evaluations never become the best
+            raise failure(run, failed, self.checkpoints)
+        self._note_seconds(flight, seconds)
+        if self.rhythm.due(flight.step, self.rhythm.log_every):
+            means = {name: _mean(total, note.summed) for name, total in note.sums.items()}
+            if note.scale is not None:
+                means["loss_scale"] = note.scale
+            self._add_rows(flight.step, "train", means, note.stopped)
+        if flight.scores is not None:
+            self._add_rows(flight.step, "valid", jax.device_get(flight.scores), note.stopped)
+            now = time.perf_counter()
+        self.looked_at = now
+        self.tell(flight.step, flight.n * self.examples_per_step / seconds, self.shown)
 
     def _advance(self, run: Run, n: int) -> tuple[Run, float]:
         """`n` more steps, and the seconds in which the device had nothing to do because a batch was not ready."""
@@ -152,30 +182,21 @@ class Loop:
             run = self.ready.advance(run, {**self.streams, **batches}, 1)
         return run, waited
 
-    def _note_seconds(self, n: int, seconds: float, waited: float, warm: bool) -> None:
-        if not warm:
+    def _note_seconds(self, flight: Flight, seconds: float) -> None:
+        self.training_seconds += seconds
+        self.chunk = next_chunk(self.chunk, flight.n, seconds, most=FED_STEPS if self.feeds.train else None)
+        if self.first_step_seconds is None:
+            self.first_step_seconds = time.perf_counter() - self.began
             return
-        self.step_seconds.append(seconds / n)
+        self.step_seconds.append(seconds / flight.n)
         if self.feeds.train is not None:
-            self.input_seconds.append(waited / n)
+            self.input_seconds.append(flight.waited / flight.n)
             self.shown["input wait"] = self.input_wait or 0.0
 
     @property
     def input_wait(self) -> float | None:
         """The share of the time of a step in which the device waited for input; None where nothing is streamed."""
         return sum(self.input_seconds) / sum(self.step_seconds) if self.input_seconds else None
-
-    def _between(self, run: Run, step: int) -> Run:
-        rhythm = self.rhythm
-        if rhythm.due(step, rhythm.log_every):
-            means = {name: _mean(np.asarray(total), np.asarray(run.summed)) for name, total in run.sums.items()}
-            if run.state.scaling is not None:
-                means["loss_scale"] = np.asarray(run.state.scaling.scale)
-            self._add_rows(step, "train", means, np.asarray(run.best.stopped))
-            run = self.ready.clear(run)
-        if rhythm.due(step, rhythm.eval_every):
-            run = self._evaluate(run, step)
-        return run
 
     def _evaluate(self, run: Run, step: int) -> Run:
         if self.valid is None:
@@ -213,6 +234,8 @@ class Loop:
             self.peers.keep(error)
 
     def _save_is_due(self, step: int) -> bool:
+        if self.checkpoints is None:
+            return False
         if self.rhythm.save_every is not None:
             return self.rhythm.due(step, self.rhythm.save_every)
         if step == self.rhythm.steps // 2:
@@ -227,28 +250,6 @@ class Loop:
         self.checkpoints.save(step, run, {"training_seconds": self.training_seconds, "rows": len(self.log.rows)})
         self.saved_at = time.monotonic()
         self.saving_seconds = self.saved_at - began  # with what was left of the save before
-
-    def _check_finite(self, run: Run, step: int) -> None:
-        """Wait for `run`, and raise if it failed: before anything of it is saved."""
-        failed = int(np.max(run.failed))
-        if failed < 0 or self.stacked:
-            return  # in a stack, one run's failure is an outcome: its evaluations never become the best
-        metrics = [name for name, broken in run.broken.items() if broken]
-        learnt = {**run.state.trainable, "stats": run.state.stats}
-        leaves = [name for name, leaf in named_leaves(learnt).items() if not jnp.all(jnp.isfinite(leaf))]
-        losses = [name for name in metrics if is_loss(name)]
-        if losses:
-            terms = [name for name in metrics if name not in losses and not name.startswith("grad_norm")]
-            which = f": of its terms {_listed(terms)}" if terms else ""
-            what = f"the {losses[0].replace('_', ' of the phase ')} became NaN or infinite at step {failed}{which}"
-        elif np.any(exhausted(run.state.scaling)):
-            what = f"gradients in float16 are not finite at step {failed}, whatever the scale of the loss"
-        else:
-            what = f"parameters became NaN or infinite by step {failed}: {_listed(leaves + metrics)}"
-        kept = ""
-        if self.checkpoints is not None and self.checkpoints.newest() is not None:
-            kept = f" Checkpoint {self.checkpoints.newest()} in {self.checkpoints.folder} is from before that."
-        raise NonFiniteError(f"{what}. Lower the learning rate, or clip gradients with clip_norm=1.0.{kept}")
 
     def _end(self, number: int, step: int) -> NoReturn:
         assert self.checkpoints is not None
@@ -265,12 +266,3 @@ class Loop:
 def _mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     """NaN where every step was skipped."""
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _next_chunk(chunk: int, n: int, seconds: float, most: int | None = None) -> int:
-    """Grow towards `CHUNK_SECONDS`, at most fourfold at a time (in the first call caches are cold)."""
-    return max(1, min(4 * chunk, int(n * CHUNK_SECONDS / max(seconds, 1e-6)), most or 4 * chunk))

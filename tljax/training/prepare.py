@@ -14,11 +14,11 @@ from tljax.objectives import Term
 from tljax.plans import Plan, Resolved
 from tljax.training.choosing import Chooser, chooser
 from tljax.training.inputs import FitError, looked_at, padded, place_of, streams_of
-from tljax.training.loop import Rhythm
 from tljax.training.monitor import choose_monitor
 from tljax.training.options import Options, is_count
 from tljax.training.precision import computing_in
 from tljax.training.program import Choices, Program, make_program
+from tljax.training.rhythm import Rhythm
 from tljax.training.stack import Names, one_of
 from tljax.training.step import make_step
 from tljax.types import Batch, Model, Params

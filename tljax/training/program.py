@@ -43,6 +43,17 @@ class Fed(NamedTuple):
     """`[B, ...]`."""
 
 
+class Note(NamedTuple):
+    """What the host reads of a run after a launch of steps: copies, for the run's buffers are donated to the next."""
+
+    failed: Array
+    stopped: Array
+    sums: dict[str, Array]
+    summed: Array
+    scale: Array | None
+    """Of the loss, in float16."""
+
+
 class Program(NamedTuple):
     """The parts of a training run, to be compiled. Functions take and return a `Run`, or a stack of runs where
     `stacked`."""
@@ -58,6 +69,8 @@ class Program(NamedTuple):
     """`tally(run, sums, batch) -> sums`: one batch of an evaluation whose data are streamed; `sums` None to begin."""
     conclude: Callable[..., Any]
     """`conclude(run, sums) -> (run, scores)`: what `validate` returns, out of the sums."""
+    note: Ahead
+    """`note(run) -> Note`."""
     clear: Ahead
     """Empties the metric sums, after they were logged."""
 
@@ -68,6 +81,7 @@ class Program(NamedTuple):
             self.validate if valid is None else self.validate.begin(run, valid),
             self.tally,
             self.conclude,
+            self.note.begin(run),
             self.clear.begin(run),
         )
 
@@ -80,11 +94,12 @@ class Ready(NamedTuple):
     validate: Callable[..., Any]
     tally: Callable[..., Any]
     conclude: Callable[..., Any]
+    note: Callable[..., Any]
     clear: Callable[..., Any]
 
     def wait(self) -> None:
         """Until all is compiled."""
-        for part in (*self.advance, self.validate, self.clear):
+        for part in (*self.advance, self.validate, self.note, self.clear):
             if isinstance(part, Compiling):
                 part.wait()
 
@@ -115,7 +130,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
     arguments."""
     start, single, advance = _stepping(step, choices)
     validate, tally, conclude = _judging(model, choices)
-    clear = Ahead(_cleared, donate=0)
+    note, clear = Ahead(_noted), Ahead(_cleared, donate=0)
     if not choices.stacked:
         return Program(
             Ahead(start),
@@ -123,6 +138,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
             Ahead(validate, donate=0),
             Ahead(tally, donate=1),
             Ahead(conclude, donate=0),
+            note,
             clear,
         )
     shared = choices.shared
@@ -140,6 +156,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
         Ahead(lambda run, valid: each_run(lambda r: validate(r, valid), run, shared=shared), donate=0),
         _unstreamed,
         _unstreamed,
+        note,
         clear,
     )
 
@@ -191,6 +208,11 @@ def _judging(model: Model, choices: Choices) -> tuple[Callable[..., Any], Callab
 
 def _finished(run: Run) -> Run:
     return _note_failure(run, ~all_finite((run.state.trainable, run.state.stats)))
+
+
+def _noted(run: Run) -> Note:
+    scale = None if run.state.scaling is None else run.state.scaling.scale
+    return jax.tree.map(jnp.copy, Note(run.failed, run.best.stopped, run.sums, run.summed, scale))
 
 
 def _cleared(run: Run) -> Run:

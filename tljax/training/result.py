@@ -35,6 +35,8 @@ class Result:
     compile_seconds: float
     """Wall time in which this process traced, lowered and compiled the programs of the run; next to nothing where they
     had been compiled before."""
+    first_step_seconds: float | None
+    """Wall time from the call to the end of the first step that this process made; None where it made none."""
     step_seconds: float | None
     """Median wall time of a step, of all runs of a stack together, without compilation; None where that cannot be told,
     as when the run was complete already."""
@@ -58,7 +60,8 @@ class Result:
 
         >>> import numpy as np
         >>> params = {"base": np.ones(3), "head": np.array([[1.0, 2.0], [3.0, 4.0]])}
-        >>> result = Result(params, params, None, None, 1, None, (), 0.0, 0.0, None, 0, None, None, frozenset({"base"}))
+        >>> untold = (None, None, 1, None, (), 0.0, 0.0, None, None, 0, None, None)
+        >>> result = Result(params, params, *untold, frozenset({"base"}))
         >>> result.of(1)
         {'base': array([1., 1., 1.]), 'head': array([3., 4.])}
         """

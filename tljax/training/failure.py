@@ -1,0 +1,44 @@
+"""A run whose loss or parameters are not finite: what failed, told by name."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from tljax.checkpoints.run import RunCheckpoints
+from tljax.training.scaling import exhausted
+from tljax.training.state import Run, is_loss
+from tljax.tree import named_leaves
+from tljax.types import TljaxError
+
+
+class NonFiniteError(TljaxError):
+    """The loss, or a parameter, became NaN or infinite."""
+
+
+def failure(run: Run, failed: int, checkpoints: RunCheckpoints | None) -> NonFiniteError:
+    """The error of a run that failed in step `failed`, and has perhaps made others since.
+
+    >>> from types import SimpleNamespace as Some
+    >>> state = Some(trainable={"model": {"w": jnp.array([jnp.nan])}}, stats=None, scaling=None)
+    >>> print(failure(Some(state=state, broken={"loss": False}), 7, None))
+    parameters became NaN or infinite by step 7: model/w. Lower the learning rate, or clip gradients with clip_norm=1.0.
+    """
+    metrics = [name for name, broken in run.broken.items() if broken]
+    learnt = {**run.state.trainable, "stats": run.state.stats}
+    losses = [name for name in metrics if is_loss(name)]
+    if losses:
+        terms = [name for name in metrics if name not in losses and not name.startswith("grad_norm")]
+        which = f": of its terms {_listed(terms)}" if terms else ""
+        what = f"the {losses[0].replace('_', ' of the phase ')} became NaN or infinite at step {failed}{which}"
+    elif np.any(exhausted(run.state.scaling)):
+        what = f"gradients in float16 are not finite at step {failed}, whatever the scale of the loss"
+    else:
+        leaves = [name for name, leaf in named_leaves(learnt).items() if not jnp.all(jnp.isfinite(leaf))]
+        what = f"parameters became NaN or infinite by step {failed}: {_listed(leaves + metrics)}"
+    kept = ""
+    if checkpoints is not None and checkpoints.newest() is not None:
+        kept = f" Checkpoint {checkpoints.newest()} in {checkpoints.folder} is from before that."
+    return NonFiniteError(f"{what}. Lower the learning rate, or clip gradients with clip_norm=1.0.{kept}")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
