@@ -34,7 +34,9 @@ def compiled(model, params, x, remat):
     return jax.jit(step.update).lower(state, batches).compile(compiler_options=options), state, batches
 
 
-@pytest.mark.parametrize(("model", "x"), [(VIT, IMAGES), (BERT, TOKENS)], ids=["vit", "bert"])
+@pytest.mark.parametrize(
+    ("model", "x"), [(VIT, IMAGES), pytest.param(BERT, TOKENS, marks=pytest.mark.slow)], ids=["vit", "bert"]
+)
 def test_a_step_is_the_same_and_takes_less_memory(model, x):
     params = model.init(jax.random.key(0), x)
     after, memory = {}, {}
@@ -86,6 +88,7 @@ def test_modules_of_others_have_blocks_where_their_groups_are_layers():
     close(slopes(TANH, plain, x, "dots"), slopes(TANH, plain, x, None))
 
 
+@pytest.mark.slow
 def test_fit_takes_it_with_adapters_and_in_half_precision():
     x, y = examples(8)
     model = models.mlp((8, 8), num_classes=3)

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from tljax.commands.options import HelpFormatter, add_run, given
+from tljax.commands.options import HelpFormatter, add_numerics, add_run, given
 
 
 def add_adapt(commands: Any) -> None:
@@ -72,6 +72,7 @@ def _add_training(group: Any) -> None:
     add("--seed", type=int, metavar="N", help="the first seed (default: 0)")
     add("--steps", type=int, metavar="N", help="training steps of every method (default: 400)")
     add("--batch-size", type=int, metavar="N", help="examples of each domain per step (default: 32)")
+    add_numerics(group)
     add("--learning-rate", type=float, metavar="R", help="of SGD at the first step (default: 0.01)")
     add("--weight-decay", type=float, metavar="R", help="of all parameters (default: 0.001)")
     add(

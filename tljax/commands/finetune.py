@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from tljax.commands.options import HelpFormatter, add_run, given, numbers, words
+from tljax.commands.options import HelpFormatter, add_numerics, add_run, given, numbers, words
 
 
 def add_finetune(commands: Any) -> None:
@@ -78,6 +78,7 @@ def _add_training(group: Any) -> None:
     add("--seed", type=int, metavar="N", help="the first seed (default: 0)")
     add("--steps", type=int, metavar="N", help="training steps of every method (default: 200)")
     add("--batch-size", type=int, metavar="N", help="examples per step (default: 16)")
+    add_numerics(group)
     add(
         "--learning-rates",
         action="append",

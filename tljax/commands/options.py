@@ -65,6 +65,23 @@ def add_run(group: Any) -> None:
     _add_processes(group)
 
 
+def add_numerics(group: Any) -> None:
+    """Add the options of a command that trains: the type of numbers, and what saves memory."""
+    add = group.add_argument
+    add(
+        "--precision", metavar="TYPE",
+        help="of the model's arithmetic: float32, bfloat16 or float16; what learns stays float32 (default: float32)",
+    )  # fmt: skip
+    add(
+        "--remat", metavar="WHAT",
+        help="computed again in the backward pass to save memory: none, blocks or dots (default: none)",
+    )  # fmt: skip
+    add(
+        "--microbatch", metavar="N",
+        help="examples that go through the model at once, or auto: as many as fit into memory (default: the batch)",
+    )  # fmt: skip
+
+
 def _add_processes(group: Any) -> None:
     """Add the options of a run that several processes share: the same command is started in each of them."""
     add = group.add_argument

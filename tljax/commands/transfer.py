@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from tljax.commands.options import HelpFormatter, add_run, given, integers, numbers
+from tljax.commands.options import HelpFormatter, add_numerics, add_run, given, integers, numbers
 
 
 def add_transfer(commands: Any) -> None:
@@ -60,6 +60,7 @@ def _add_method(group: Any) -> None:
     add("--pretrain-steps", type=int, metavar="N", help="training steps on the source (default: 400)")
     add("--augment", action=argparse.BooleanOptionalAction, help="shift images while pretraining (default: yes)")
     add("--batch-size", type=int, metavar="N", help="examples per step (default: 32)")
+    add_numerics(group)
     add(
         "--learning-rates",
         type=numbers,

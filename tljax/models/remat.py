@@ -69,6 +69,8 @@ def rematerialised(model: Model, policy: str | None) -> Model:
     if policy not in POLICIES:
         raise ModelError(f"remat is one of {', '.join(map(repr, POLICIES))}, or None; found {policy!r}")
     layers = frozenset(group.removesuffix("/**") for group in model.groups if isinstance(group, str))
+    if layers == {"head"}:
+        return model  # nothing lies below it
     return model._replace(apply=_group_by_group(model.apply, layers - {"backbone", "head"}, policy, model.name))
 
 

@@ -108,6 +108,7 @@ class Contest:
             Timing(self.folder).note(method, spent, step_seconds=seconds, peak_bytes=max(memory, default=None))
 
     def _tune(self, method: str, name: str, starts: dict[Cell, Params], rules: Plan, steps: int) -> dict[Cell, Chosen]:
+        batch = self.settings.batch_size
         found, stage = tune(
             self.model,
             self.target.objective,
@@ -116,7 +117,7 @@ class Contest:
             self.subsets,
             self.target.train,
             self.target.valid,
-            Budget(steps, self.settings.batch_size, self.settings.learning_rates, _optimizer(steps)),
+            Budget(steps, batch, self.settings.learning_rates, _optimizer(steps), self.settings.of_fit(batch)),
             seeds={cell: self.settings.seed + self.training_seed(cell) for cell in self.subsets},
             folder=self.folder / name.replace(" ", "-"),
             title=name,

@@ -32,6 +32,8 @@ class Budget:
     batch_size: int
     rates: tuple[float, ...]
     optimizer: optax.GradientTransformation
+    numerics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """In which type, and how memory is saved: keywords of `fit`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,7 @@ def tune(
             subsets=[subsets[cell] for cell, _ in group],
             steps=budget.steps,
             batch_size=budget.batch_size,
+            **budget.numerics,
             run_dir=folder / str(number),
             save_every=max(1, budget.steps // 4),
             progress=f"{title}{part}" if show else False,

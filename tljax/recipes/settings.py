@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tljax.models import CATALOG
+from tljax.recipes.numerics import Numerics
 from tljax.recipes.options import described, read_settings, require, require_known, run_folder
 
 METHODS = ("full", "linear-probe", "lp-ft")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Numerics):
     """What `tljax transfer` is asked to do. Each field is an option of the same name."""
 
     NUMBERS: ClassVar = {"image_size": int, "learning_rates": float}
@@ -43,6 +44,7 @@ class Settings:
     resume: bool = True
 
     def __post_init__(self) -> None:
+        self.of_fit(max(self.batch_size, 1))
         for name in ("labels_per_class", "seeds", "repeats", "steps", "pretrain_steps", "batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.image_size is None or self.image_size >= 1, "image_size", self.image_size, "1 or more")

@@ -150,6 +150,7 @@ def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool
             seed=settings.seed,
             steps=settings.pretrain_steps,
             batch_size=settings.batch_size,
+            **settings.of_fit(settings.batch_size),
             monitor="nll",
             augment=shifts,
             run_dir=folder / "pretrain",

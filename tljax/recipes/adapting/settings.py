@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from tljax.evaluation.validator import VALIDATORS
 from tljax.recipes.adapting.methods import BASELINE, Approach, approach
+from tljax.recipes.numerics import Numerics
 from tljax.recipes.options import described, read_settings, require, require_known, run_folder
 
 DEMO = ("digits-plain", "digits-turned")
@@ -16,7 +17,7 @@ PROJECTIONS = ("auto", "tsne", "pca")
 
 
 @dataclasses.dataclass(frozen=True)
-class AdaptSettings:
+class AdaptSettings(Numerics):
     """What `tljax adapt` is asked to do. Each field is an option of the same name."""
 
     NUMBERS: ClassVar = {
@@ -53,6 +54,7 @@ class AdaptSettings:
     resume: bool = True
 
     def __post_init__(self) -> None:
+        self.of_fit(max(self.batch_size, 1))
         for name in ("seeds", "steps", "batch_size", "image_size", "max_length"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "1 or more")

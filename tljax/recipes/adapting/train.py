@@ -114,6 +114,7 @@ def _fitted(setup: Setup, method: Approach, seed: int, folder: pathlib.Path, sho
         seed=settings.seed + seed,
         steps=settings.steps,
         batch_size=settings.batch_size,
+        **settings.of_fit(settings.batch_size),
         eval_every=max(1, settings.steps // EVALUATIONS),
         run_dir=folder / f"seed_{seed}",
         progress=f"{method.name} {seed + 1}/{settings.seeds}" if show else False,

@@ -84,7 +84,7 @@ class Bench:
         """What every method shares, so that programs are shared too."""
         subsets = {seed: np.searchsorted(self.drawn, rows) for seed, rows in self.rows.items()}
         s = self.settings
-        return Trainer(subsets, s.batch_size, s.seed, s.tune, self.show)
+        return Trainer(subsets, s.batch_size, s.seed, s.tune, self.show, s.of_fit(s.batch_size))
 
     @functools.cached_property
     def objective(self) -> Term:

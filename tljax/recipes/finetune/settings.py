@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tljax.recipes.finetune.methods import BASELINE, METHODS, REGULARIZERS
+from tljax.recipes.numerics import Numerics
 from tljax.recipes.options import SettingsError, described, read_settings, require, require_known, run_folder
 
 TUNE = ("every", "first")
 
 
 @dataclasses.dataclass(frozen=True)
-class FinetuneSettings:
+class FinetuneSettings(Numerics):
     """What `tljax finetune` is asked to do. Each field is an option of the same name."""
 
     NUMBERS: ClassVar = {
@@ -62,6 +63,7 @@ class FinetuneSettings:
     resume: bool = True
 
     def __post_init__(self) -> None:
+        self.of_fit(max(self.batch_size, 1))
         for name in ("model", "data"):
             require(bool(getattr(self, name)), name, getattr(self, name), f"given: --{name} ...")
         for name in ("seeds", "steps", "batch_size", "rank", "labels_per_class", "max_length", "image_size"):

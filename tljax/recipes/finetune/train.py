@@ -86,6 +86,8 @@ class Trainer:
     first_seed: int
     tune: str
     show: bool
+    numerics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """In which type, and how memory is saved: keywords of `fit`."""
 
     def run(self, contender: Contender, folder: pathlib.Path, title: str) -> tuple[dict[int, list[Trial]], Cost]:
         """The trials of each seed, at every rate, or but for the first seed at the rate that was the first's best."""
@@ -134,6 +136,7 @@ class Trainer:
             subsets=[self.subsets[seed] for seed, _ in runs],
             steps=contender.steps,
             batch_size=self.batch_size,
+            **self.numerics,
             eval_every=max(1, contender.steps // EVALUATIONS),
             run_dir=folder,
             progress=title if self.show else False,

@@ -1,0 +1,35 @@
+"""In which type a recipe trains and how it saves memory: settings that several recipes share."""
+
+import dataclasses
+from typing import Any
+
+from tljax.models.remat import POLICIES
+from tljax.recipes.options import require, require_known
+from tljax.training.precision import PRECISIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class Numerics:
+    """Settings of the training steps. Each field is an option of the same name.
+
+    >>> Numerics("bfloat16", microbatch="8").of_fit(32)
+    {'precision': 'bfloat16', 'remat': None, 'accumulate': 4}
+    """
+
+    precision: str = "float32"
+    remat: str = "none"
+    microbatch: str | None = None
+    """Examples that go through the model at once, a number, or "auto": as many as fit into memory; None: the batch."""
+
+    def of_fit(self, batch_size: int) -> dict[str, Any]:
+        """The keywords of `fit` for such batches; raises `SettingsError` for what is none of the choices."""
+        require_known("precision", self.precision, PRECISIONS)
+        require_known("remat", self.remat, ("none", *POLICIES))
+        pieces: int | str = 1 if self.microbatch is None else "auto"
+        if self.microbatch not in (None, "auto"):
+            size = int(self.microbatch) if str(self.microbatch).isdigit() else 0
+            fits = size >= 1 and batch_size % size == 0
+            require(fits, "microbatch", self.microbatch, f"auto, or a divisor of the batch size, {batch_size}")
+            pieces = batch_size // size
+        remat = None if self.remat == "none" else self.remat
+        return {"precision": self.precision, "remat": remat, "accumulate": pieces}
