@@ -97,8 +97,10 @@ from tljax.selection import rank_features as rank_features
 from tljax.training import Result as Result
 from tljax.training import fit as fit
 from tljax.training import fit_many as fit_many
+from tljax.training import layout as layout
 from tljax.training import make_step as make_step
 from tljax.training import mesh as mesh
+from tljax.training import shard as shard
 from tljax.tree import GraftReport as GraftReport
 from tljax.tree import Selector as Selector
 from tljax.tree import graft as graft

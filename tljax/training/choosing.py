@@ -18,6 +18,7 @@ from tljax.evaluation import Answers, EvaluationError, Validator
 from tljax.evaluation.evaluate import outputs_of
 from tljax.processes import fetched, from_first
 from tljax.training.inputs import FitError, cut, labelled
+from tljax.training.placement import Placement, placed_apply
 from tljax.training.stack import Names, each_of, each_run
 from tljax.training.state import Run, judge
 from tljax.types import Array, Batch, Model, Output, Params
@@ -63,6 +64,11 @@ class Chooser:
             for name, number in found.items():
                 scores.setdefault(name, np.full(len(values), np.nan))[i] = number
         return self.program.judge(run, jnp.asarray(values)), scores
+
+    def placed(self, model: Model, placement: Placement, patience: int | None) -> "Chooser":
+        """The same for a run on a mesh."""
+        program = _program(placed_apply(model.apply, placement), None, patience, placement)
+        return dataclasses.replace(self, program=program, data=placement.everywhere(placement.filled(self.data)))
 
     def text(self, run: Run) -> str:
         """What the evaluation is, for telling runs apart. `run`: of shapes."""
@@ -140,7 +146,9 @@ def _of_run(answers: Answers, i: int) -> Answers:
 
 
 @functools.lru_cache(maxsize=16)
-def _program(apply: Callable[..., Output], shared: Names | None, patience: int | None) -> ChoosingProgram:
+def _program(
+    apply: Callable[..., Output], shared: Names | None, patience: int | None, placement: Placement | None = None
+) -> ChoosingProgram:
     """Compiled once for a model, whatever it learns and whichever validator chooses: of all, more is better."""
 
     def answers(params: Params, x: Any) -> tuple[Array, Array]:
@@ -153,7 +161,8 @@ def _program(apply: Callable[..., Output], shared: Names | None, patience: int |
         return answers(params, part) if shared is None else each_of(lambda p: answers(p, part), params, shared)
 
     def judged(run: Run, value: Array) -> Run:
-        return judge(run, value, 1, patience)
+        run = judge(run, value, 1, patience)
+        return run if placement is None else placement.hold(run)
 
     def judged_stack(run: Run, values: Array) -> Run:
         return each_run(judged, run, values, shared=shared or frozenset())

@@ -9,6 +9,7 @@ import numpy as np
 
 from tljax.checkpoints.checksum import checksum
 from tljax.data import ExampleStream, Feed, InTurn, Shuffled, filled, fold_seed
+from tljax.training.placement import Placement
 from tljax.training.program import Fed
 from tljax.types import Batch
 
@@ -25,13 +26,20 @@ class Feeds(NamedTuple):
 
 @contextmanager
 def open_feeds(
-    fed: Mapping[str, ExampleStream], valid: Any, *, seed: Any, batch_sizes: Mapping[str, int], steps: range, exams: int
-) -> Iterator[Feeds]:
+    fed: Mapping[str, ExampleStream], valid: Any, *, seed: Any, batch_sizes: Mapping[str, int], steps: range,
+    exams: int, placement: Placement | None = None,
+) -> Iterator[Feeds]:  # fmt: skip
     """The feeds of the streamed training data `fed`, from the first of `steps` on, and of `valid` if it is a stream.
 
     `batch_sizes` has all training data, streamed or not. The order is the one that the program draws for arrays in
     memory: stream number `i` by name has the seed `fold_seed(seed, i)`. Worker processes end with the block.
+    `placement`: of a run on a mesh, whose devices get each their own examples.
     """
+    to_device = jax.device_put if placement is None else placement.divided
+
+    def fill(batches: dict[str, Batch]) -> dict[str, Fed]:
+        return {name: Fed(*to_device((batch.x, batch.y))) for name, batch in batches.items()}
+
     number = {name: i for i, name in enumerate(sorted(batch_sizes))}
     orders = {
         name: Shuffled(int(fold_seed(seed, number[name], np)), batch_sizes[name], len(stream))
@@ -40,12 +48,14 @@ def open_feeds(
     with ExitStack() as stack:
         feeds = Feeds()
         if fed and steps:
-            feeds = feeds._replace(train=stack.enter_context(Feed(fed, orders, steps.start, steps.stop, _as_fed)))
+            feeds = feeds._replace(train=stack.enter_context(Feed(fed, orders, steps.start, steps.stop, fill)))
         if isinstance(valid, ExampleStream) and exams:
             order = exam_order(valid, max(batch_sizes.values()))
+            parts = 1 if placement is None else placement.examples
+            whole = -(-order.batch_size // parts) * parts
 
             def put(batches: dict[str, Batch]) -> dict[str, Batch]:
-                return {name: jax.device_put(filled(batch, order.batch_size)) for name, batch in batches.items()}
+                return {name: to_device(filled(batch, whole)) for name, batch in batches.items()}
 
             feed = Feed({"valid": valid}, {"valid": order}, 0, exams * order.batches, put)
             feeds = feeds._replace(exam=stack.enter_context(feed), exam_batches=order.batches)
@@ -73,7 +83,3 @@ def known_by(data: ExampleStream) -> bytes:
     True
     """
     return checksum([np.int32(len(data)), data.subset, data.sample()]).tobytes()
-
-
-def _as_fed(batches: dict[str, Batch]) -> dict[str, Fed]:
-    return {name: Fed(*jax.device_put((batch.x, batch.y))) for name, batch in batches.items()}

@@ -21,6 +21,7 @@ from tljax.plans import Plan, plan
 from tljax.processes import fetched, from_first, is_first
 from tljax.training.agreement import Peers
 from tljax.training.choosing import Chooser
+from tljax.training.compile import shapes_of
 from tljax.training.dispatch import StepCost
 from tljax.training.feeding import known_by, open_feeds
 from tljax.training.inputs import FitError, own_subsets
@@ -28,7 +29,8 @@ from tljax.training.log import Log
 from tljax.training.loop import Loop
 from tljax.training.microbatches import with_microbatches
 from tljax.training.options import options_from
-from tljax.training.prepare import Prepared, prepare
+from tljax.training.prepare import prepare
+from tljax.training.prepared import Prepared
 from tljax.training.result import Result
 from tljax.training.stack import apart
 from tljax.training.state import Run
@@ -165,12 +167,13 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any, called: float
     if folder is not None:
         from_first(lambda: make_folder(folder))  # an error here should not wait for a compiler
     began = time.perf_counter()
-    prepared = with_microbatches(prepared, params, seed, rate, folder)
-    start = prepared.program.start.begin(params, seed, rate, prepared.streams)
+    given = (params if prepared.placement is None else prepared.placement.put(params), seed, rate)
+    prepared = with_microbatches(prepared, *given, folder)
+    start = prepared.program.start.begin(*given, prepared.streams)
     start.wait()
     compiling = time.perf_counter() - began
-    run = start(params, seed, rate, prepared.streams)
-    with _checkpoints(folder, prepared, run) as checkpoints:
+    run = start(*given, prepared.streams)
+    with _checkpoints(folder, prepared, given, run) as checkpoints:
         log = Log(folder / "metrics.jsonl" if folder else None, options.on_log)
         run, seconds = _resumed(checkpoints, log, run)
         title = options.progress if isinstance(options.progress, str) else "training"
@@ -191,11 +194,11 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any, called: float
     return result
 
 
-def _checkpoints(folder: pathlib.Path | None, prepared: Prepared, run: Run) -> Any:
+def _checkpoints(folder: pathlib.Path | None, prepared: Prepared, given: tuple[Any, ...], run: Run) -> Any:
     """The checkpoints in `folder`, or without one a context of None."""
     if folder is None:
         return contextlib.nullcontext()
-    config = prepared.description | _start(run) | _fingerprints(prepared, run)
+    config = prepared.description | _start(run) | _fingerprints(prepared.alone or prepared, given, run)
     return RunCheckpoints(folder / "checkpoints", config, keep=prepared.options.keep)
 
 
@@ -214,7 +217,7 @@ def _feeds(prepared: Prepared, run: Run) -> Any:
     left = range(first, first if np.all(run.best.stopped) else prepared.options.steps)
     return open_feeds(
         prepared.fed, prepared.exam, seed=run.state.seed, batch_sizes=dict(prepared.choices.batch_sizes), steps=left,
-        exams=len(left) // prepared.rhythm.eval_every + 2 if left else 0,
+        exams=len(left) // prepared.rhythm.eval_every + 2 if left else 0, placement=prepared.placement,
     )  # fmt: skip
 
 
@@ -250,7 +253,7 @@ def _as_given(held: jax.Array, given: Any) -> jax.Array:
 
 def _step_cost(run: Run, prepared: Prepared) -> Callable[[], StepCost]:
     """The cost of a step when it is asked for; the arrays of the run are not kept for it."""
-    program, shapes = prepared.program, jax.tree.map(_shape, (run, prepared.streams))
+    program, shapes = prepared.program, shapes_of((run, prepared.streams))
     return lambda: program.advance.cost(*shapes)
 
 
@@ -258,12 +261,16 @@ def _start(run: Run) -> dict[str, Any]:
     return {"seed": np.asarray(run.state.seed).tolist(), "rate": np.asarray(run.state.rate).tolist()}
 
 
-def _fingerprints(prepared: Prepared, run: Run) -> dict[str, str]:
-    """What tells two runs apart beyond their stated settings: the text of the programs, the start, and the data."""
+def _fingerprints(prepared: Prepared, start: tuple[Any, ...], run: Run) -> dict[str, str]:
+    """What tells two runs apart beyond their stated settings: the text of the programs, the start, and the data.
+
+    `prepared`: on one device, so that they are the same on every mesh. `start`: what the run began with.
+    """
     program, streams, valid = prepared.program, prepared.streams, prepared.valid
     examples = valid.data if isinstance(valid, Chooser) else valid
     # Shapes alone: arrays that were placed on devices, as restored ones are, leave traces in the text.
     shapes, held_out = jax.tree.map(_shape, (run, streams)), jax.tree.map(_shape, examples)
+    begin = program.start.lower(*jax.tree.map(_shape, (*start, streams))).as_text()
     train = program.advance.lower(*shapes, jax.ShapeDtypeStruct((), jnp.int32)).as_text()
     if isinstance(valid, Chooser):
         evaluation = valid.text(shapes[0])
@@ -273,7 +280,7 @@ def _fingerprints(prepared: Prepared, run: Run) -> dict[str, str]:
     return {
         "training program (optimiser, schedule, loss, model)": _digest(train.encode()),
         "evaluation program": _digest(evaluation.encode()),
-        "starting parameters": _digest(checksum(run.state).tobytes()),
+        "starting parameters": _digest(checksum(start).tobytes() + begin.encode()),
         "training data": _digest(b"".join([checksum(streams).tobytes(), *(known_by(fed[n]) for n in sorted(fed))])),
         "validation data": _digest(checksum(examples).tobytes() if exam is None else known_by(exam)),
     }

@@ -66,6 +66,34 @@ def mesh(
     return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=found[:n])
 
 
+def checked_mesh(mesh: Any) -> Mesh:
+    """`mesh`, if `mesh` made it, or could have; raises `MeshError`.
+
+    >>> checked_mesh(jax.make_mesh((1,), ("x",), (AxisType.Auto,), devices=jax.devices()[:1]))
+    Traceback (most recent call last):
+    tljax.training.mesh.MeshError: the mesh should have the axes data, fsdp, tensor, all of the type Auto, as
+    tl.mesh() makes it; found the axes x, of the types Auto
+    """
+    if not isinstance(mesh, Mesh):
+        raise MeshError(f"the mesh should be one, as tl.mesh(fsdp=2) makes it; found {mesh!r}")
+    if mesh.axis_names != AXES or set(mesh.axis_types) != {AxisType.Auto}:
+        names, kinds = ", ".join(map(str, mesh.axis_names)), ", ".join(sorted({t.name for t in mesh.axis_types}))
+        raise MeshError(
+            f"the mesh should have the axes {', '.join(AXES)}, all of the type Auto, as tl.mesh() makes it; found the "
+            f"axes {names}, of the types {kinds}"
+        )
+    return mesh
+
+
+def mesh_text(mesh: Mesh) -> str:
+    """The sizes of a mesh, for messages.
+
+    >>> mesh_text(mesh(devices=jax.devices()[:1]))
+    'the mesh data=1, fsdp=1, tensor=1'
+    """
+    return f"the mesh {', '.join(f'{name}={size}' for name, size in mesh.shape.items())}"
+
+
 def _is_size(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 

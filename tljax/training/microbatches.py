@@ -16,7 +16,7 @@ import jax
 from tljax.checkpoints.described import described_in
 from tljax.processes import from_first
 from tljax.training.inputs import FitError
-from tljax.training.prepare import Prepared
+from tljax.training.prepared import Prepared
 from tljax.tree import nbytes
 from tljax.types import Params
 

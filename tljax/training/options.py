@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from jax.sharding import Mesh
 
 from tljax.evaluation import Metric, Validator
 from tljax.models.remat import POLICIES
 from tljax.training.inputs import FitError
+from tljax.training.layout import Layout
 from tljax.training.log import Row
+from tljax.training.mesh import checked_mesh
 from tljax.training.precision import PRECISIONS
 from tljax.tree import nearest
 from tljax.types import Batch
@@ -64,6 +67,11 @@ class Options:
     """`augment(key, batch) -> batch`, compiled into the step; a dict gives streams and views their own."""
     views: Mapping[str, str] | None = None
     """Streams that show the examples of another, at the same time, by its name: ``{"weak": "unlabelled"}``."""
+    mesh: Mesh | None = None
+    """The devices that the run is spread over, as `tljax.mesh` gives them; None: the default device, or wherever
+    `params` are. The result is the same but for rounding, and a run may be continued on another mesh."""
+    layout: Layout | None = None
+    """Which arrays are divided over the mesh, as `tljax.layout` gives it; default: the large ones over its `fsdp`."""
     run_dir: str | pathlib.Path | None = None
     """Where checkpoints and the log go. If a run of the same configuration stands there, it is continued."""
     config: Mapping[str, Any] | None = None
@@ -87,6 +95,12 @@ class Options:
             raise FitError(f'memory_limit is what accumulate="auto" keeps to; found accumulate={self.accumulate!r}')
         if not isinstance(self.on_log, Sequence) or not all(map(callable, self.on_log)):
             raise FitError(f"on_log is a list of functions of a row, as on_log=[print]; found {self.on_log!r}")
+        if self.mesh is not None:
+            checked_mesh(self.mesh)
+        if not isinstance(self.layout, Layout | None):
+            raise FitError(f"layout is what tl.layout gives; found {self.layout!r}")
+        if self.layout is not None and self.mesh is None:
+            raise FitError("a layout says what lies where on a mesh: give it too, as mesh=tl.mesh(fsdp=2)")
 
 
 _OPTIONAL = ("eval_every", "log_every", "save_every", "patience", "memory_limit")

@@ -1,6 +1,5 @@
 """From the arguments of `fit` to a compiled program, its data and its rhythm."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,38 +13,17 @@ from tljax.objectives import Term
 from tljax.plans import Plan, Resolved
 from tljax.training.choosing import Chooser, chooser
 from tljax.training.inputs import FitError, looked_at, padded, place_of, streams_of
+from tljax.training.layout import layout
 from tljax.training.monitor import choose_monitor
 from tljax.training.options import Options, is_count
+from tljax.training.placement import placed_apply
 from tljax.training.precision import computing_in
+from tljax.training.prepared import Prepared
 from tljax.training.program import Choices, Program, make_program
 from tljax.training.rhythm import Rhythm
 from tljax.training.stack import Names, one_of
 from tljax.training.step import make_step
 from tljax.types import Batch, Model, Params
-
-
-@dataclasses.dataclass
-class Prepared:
-    """A run that can start."""
-
-    program_of: Callable[[int], Program]
-    """The program for a number of microbatches."""
-    program: Program
-    streams: dict[str, Any]
-    """A `Stream` of each of the training data; in the place of those that are streamed, a `Fed` of zeros."""
-    fed: dict[str, ExampleStream]
-    """Those that are streamed."""
-    valid: Batch | Chooser | None
-    """The validation data, of streamed ones a sample; or what chooses by a validator, with its data."""
-    exam: ExampleStream | None
-    """The validation data if they are streamed."""
-    options: Options
-    rhythm: Rhythm
-    resolved: Resolved
-    choices: Choices
-    description: dict[str, Any]
-    accumulate: int
-    """Microbatches that each batch is cut into; 1 as long as they are to be chosen."""
 
 
 def prepare(
@@ -73,8 +51,6 @@ def prepare(
     choices = choices._replace(shared=shared or frozenset(), compiler=_compiler(options))
     streams = {name: place_of(stream, dict(choices.batch_sizes)[name]) for name, stream in data.items()}
     rhythm = _rhythm(options)
-    ways = (options.clip_norm, options.ema, options.precision)
-    fixed = (model.apply, objective, _Frozen(resolved), optimizer, *ways, _of_program(choices))
     accumulate = 1 if options.accumulate == "auto" else options.accumulate
     description = {
         "model": model.name, "plan": str(plan), "objective": str(objective), "batch_size": dict(choices.batch_sizes),
@@ -86,11 +62,25 @@ def prepare(
     description |= {"views": dict(options.views)} if options.views else {}
     description |= {"remat": options.remat} if options.remat is not None else {}
     description |= {"precision": options.precision} if options.precision != "float32" else {}
-    program_of = functools.partial(_program, *fixed)
-    return Prepared(
+    ways = (options.clip_norm, options.ema, options.precision)
+
+    def programs(apply: Callable[..., Any], choices: Choices) -> Callable[[int], Program]:
+        fixed = (apply, objective, _Frozen(resolved), optimizer, *ways, _of_program(choices))
+        return functools.partial(_program, *fixed)
+
+    program_of = programs(model.apply, choices)
+    alone = Prepared(
         program_of, program_of(accumulate), streams, fed, held_out, exam, options, rhythm, resolved, choices,
         description, accumulate,
     )  # fmt: skip
+    if options.mesh is None:
+        return alone
+    if stacked:
+        raise FitError("fit_many runs on one device: leave mesh out, or run fit once for each seed")
+    if options.accumulate == "auto":
+        raise FitError('accumulate="auto" is for one device: leave mesh out, or give the number of microbatches')
+    choices = choices._replace(placement=(options.layout or layout()).resolve(params, options.mesh))
+    return alone.on_mesh(programs(placed_apply(model.apply, choices.placement), choices), computing, choices)
 
 
 def _check_kinds(model: Any, objective: Any, plan: Any, optimizer: Any) -> None:

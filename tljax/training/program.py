@@ -14,6 +14,7 @@ from tljax.data import batch_indices, fold_seed
 from tljax.evaluation import Metric
 from tljax.training.compile import Ahead, Compiling
 from tljax.training.dispatch import Launch, Steps
+from tljax.training.placement import Placement
 from tljax.training.scaling import Scaling, all_finite, exhausted
 from tljax.training.stack import each_run, over_runs
 from tljax.training.state import Run, is_loss, judge, start_run
@@ -123,6 +124,8 @@ class Choices(NamedTuple):
     """Frozen leaves that all runs of a stack have in common, without an axis for the runs."""
     compiler: tuple[tuple[str, Any], ...] = ()
     """What XLA is told when it compiles the steps."""
+    placement: Placement | None = None
+    """Where the run lies on a mesh; None for one device, or wherever its arrays are."""
 
 
 def make_program(model: Model, step: Step, choices: Choices) -> Program:
@@ -130,7 +133,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
     arguments."""
     start, single, advance = _stepping(step, choices)
     validate, tally, conclude = _judging(model, choices)
-    note, clear = Ahead(_noted), Ahead(_cleared, donate=0)
+    note, clear = Ahead(_noted), Ahead(lambda run: _held(_cleared(run), choices), donate=0)
     if not choices.stacked:
         return Program(
             Ahead(start),
@@ -168,7 +171,8 @@ def _stepping(step: Step, choices: Choices) -> tuple[Callable[..., Run], Callabl
         batches = jax.eval_shape(lambda: _draw(streams, choices, jnp.uint32(0), jnp.int32(0)))
         state = step.init(params, batches, seed=seed, rate=rate)
         _, metrics = jax.eval_shape(step.update, state, batches)
-        return start_run(state, metrics, sign=choices.sign, evaluated=choices.validated or choices.metric is not None)
+        evaluated = choices.validated or choices.metric is not None
+        return _held(start_run(state, metrics, sign=choices.sign, evaluated=evaluated), choices)
 
     def single(run: Run, streams: Mapping[str, Stream]) -> Run:
         state, metrics = step.update(run.state, _draw(streams, choices, run.state.seed, run.state.step))
@@ -178,7 +182,7 @@ def _stepping(step: Step, choices: Choices) -> tuple[Callable[..., Run], Callabl
         broken = {name: jnp.where(first, ~jnp.isfinite(m), run.broken[name]) for name, m in metrics.items()}
         run = run._replace(state=state, sums=sums, summed=run.summed + made, broken=broken)
         lost = [found for name, found in broken.items() if is_loss(name)]
-        return _note_failure(run, jnp.any(jnp.stack([*lost, exhausted(state.scaling)])))
+        return _held(_note_failure(run, jnp.any(jnp.stack([*lost, exhausted(state.scaling)]))), choices)
 
     def advance(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:
         return _finished(jax.lax.fori_loop(0, n, lambda _, run: single(run, streams), run))
@@ -190,7 +194,7 @@ def _judging(model: Model, choices: Choices) -> tuple[Callable[..., Any], Callab
     """Evaluating a run on data in memory, or batch by batch, and the end of the latter."""
 
     def judged(run: Run, scores: dict[str, Array]) -> tuple[Run, dict[str, Array]]:
-        return judge(run, scores[choices.monitor], choices.sign, choices.patience), scores
+        return _held(judge(run, scores[choices.monitor], choices.sign, choices.patience), choices), scores
 
     def validate(run: Run, valid: Batch) -> tuple[Run, dict[str, Array]]:
         return judged(run, score(model, choices.metric, run.state.evaluated, valid))
@@ -204,6 +208,10 @@ def _judging(model: Model, choices: Choices) -> tuple[Callable[..., Any], Callab
         return judged(run, _scalars(_required(choices.metric), sums))
 
     return validate, tally, conclude
+
+
+def _held(run: Run, choices: Choices) -> Run:
+    return run if choices.placement is None else choices.placement.hold(run)
 
 
 def _finished(run: Run) -> Run:
@@ -252,7 +260,7 @@ def _draw(streams: Mapping[str, Stream | Fed], choices: Choices, seed: Array, st
         if isinstance(stream, Stream):
             rows = stream.subset[batch_indices(own[name], step, dict(choices.batch_sizes)[name], stream.size)]
             x, y = jax.tree.map(lambda a, rows=rows: a[rows], (x, y))
-        drawn[name] = Batch(x, y)
+        drawn[name] = Batch(*((x, y) if choices.placement is None else choices.placement.spread((x, y))))
     drawn |= {view: drawn[name] for view, name in choices.views}
     return {
         name: augment(jax.random.fold_in(jax.random.key(own[name]), step), batch) if augment else batch

@@ -49,6 +49,7 @@ def make_step(
     ema: float | None = None,
     precision: str = "float32",
     remat: str | None = None,
+    axis_name: str | None = None,
 ) -> Step:
     """The step that minimises `objective` over the leaves that `plan` lets learn.
 
@@ -74,6 +75,8 @@ def make_step(
       remat: what the backward pass computes again, to save memory: "blocks" for each group of the model but what enters
         it, "dots" for all but matrix products and convolutions. On CPU compile the step with the `compiler_options` in
         `tljax.models.remat.CPU_OPTIONS`, or XLA undoes it.
+      axis_name: of the devices over which gradients, metrics and statistics are averaged under `jax.pmap`; see
+        `pmap_step`. Under `jax.jit` the batch is one, wherever its examples are.
 
     Raises:
       StepError: options outside their range; from `update`, a batch that does not divide into the microbatches.
@@ -114,7 +117,7 @@ def make_step(
         parts, metrics, finite = parted(objective, state.trainable), Metrics(), jnp.bool_(True)
         now = state if objective.phases else state._replace(opt=(state.opt,))
         for turn in turns(objective, parts):
-            now, found, fine = _updated(loss, transform, plan, parts, turn, now, batches, accumulate)
+            now, found, fine = _updated(loss, transform, plan, parts, turn, now, batches, accumulate, axis_name)
             metrics, finite = found | metrics, finite & fine
         model, stats = now.trainable["model"], now.stats
         average = state.average if ema is None else _moved(state.average, (model, stats), state.step, ema)
@@ -130,7 +133,7 @@ def make_step(
 
 def _updated(
     loss: Callable[..., Any], transform: optax.GradientTransformationExtraArgs, plan: Resolved, parts: Parts,
-    turn: Turn, state: State, batches: Batches, accumulate: int,
+    turn: Turn, state: State, batches: Batches, accumulate: int, axis_name: str | None,
 ) -> tuple[State, Metrics, Array]:  # fmt: skip
     """The state after one turn of the step, its metrics, and whether the gradient of a scaled loss was finite."""
     phase, key, scaling = turn.phase, _key(state.seed, state.step), state.scaling
@@ -143,7 +146,9 @@ def _updated(
         return found if scaling is None else found * scaling.scale.astype(found.dtype), rest
 
     gradient = jax.value_and_grad(value, has_aux=True)
-    grads, stats, terms, metrics = _gradients(gradient, moving, state, batches, key, accumulate)
+    here = key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    found = _gradients(gradient, moving, state, batches, here, accumulate)
+    grads, stats, terms, metrics = found if axis_name is None else _averaged(found, axis_name)
     finite = jnp.bool_(True)
     if scaling is not None:
         grads = jax.tree.map(lambda g: g / scaling.scale.astype(g.dtype), grads)
@@ -236,10 +241,16 @@ def _gradients(
     return grads, stats, terms, jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
 
 
+def _averaged(tree: Any, axis_name: str) -> Any:
+    """The mean over devices of all floats; of the rest, such as counts, each its own."""
+    return jax.tree.map(lambda a: jax.lax.pmean(a, axis_name) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+
+
 def _cut(a: Array, pieces: int) -> Array:
+    """Microbatches `[pieces, B / pieces, ...]`, each of every `pieces`-th example: of a mesh it has all devices."""
     if a.shape[0] % pieces:
         raise StepError(f"a batch of {a.shape[0]} examples cannot be cut into {pieces} equal microbatches")
-    return a.reshape(pieces, a.shape[0] // pieces, *a.shape[1:])
+    return a.reshape(a.shape[0] // pieces, pieces, *a.shape[1:]).swapaxes(0, 1)
 
 
 def _wide_copy(a: Array) -> Array:

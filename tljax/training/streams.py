@@ -1,13 +1,14 @@
 """The forward passes of a step: one for each stream, but that streams which a term joins go through as one batch."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from tljax.objectives import Term
-from tljax.types import Batch, Output, Params
+from tljax.types import Array, Batch, Output, Params
 
 Run = Callable[[Params, Any, int], tuple[Output, dict[str, Any], Params]]
 """`run(stats, x, number) -> (output, layers, stats)`; the number tells the passes of a step apart."""
@@ -56,12 +57,25 @@ def _joined(parts: list[Any]) -> tuple[Any, list[int]]:
     sizes = [jax.tree.leaves(part)[0].shape[0] for part in parts]
     if len(parts) == 1:
         return parts[0], sizes
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), sizes
+    return jax.tree.map(lambda *leaves: _shuffled_in(leaves, math.gcd(*sizes)), *parts), sizes
+
+
+def _shuffled_in(leaves: Sequence[Array], groups: int) -> Array:
+    """One batch out of several, the first group of each before the second: so every device of a mesh joins its own
+    examples, and none are sent."""
+    grouped = [leaf.reshape(groups, leaf.shape[0] // groups, *leaf.shape[1:]) for leaf in leaves]
+    return jnp.concatenate(grouped, axis=1).reshape(-1, *leaves[0].shape[1:])
 
 
 def _pieces(tree: Any, sizes: list[int]) -> list[Any]:
-    """`tree` cut along the first axis of every leaf."""
+    """The examples of each of the batches that were joined, out of every leaf of `tree`."""
     if len(sizes) == 1:
         return [tree]
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    return [jax.tree.map(lambda a, i=i: a[ends[i] - sizes[i] : ends[i]], tree) for i in range(len(sizes))]
+    groups = math.gcd(*sizes)
+    ends = [sum(sizes[: i + 1]) // groups for i in range(len(sizes))]
+
+    def piece(leaf: Array, size: int, end: int) -> Array:
+        grouped = leaf.reshape(groups, -1, *leaf.shape[1:])
+        return grouped[:, end - size // groups : end].reshape(size, *leaf.shape[1:])
+
+    return [jax.tree.map(lambda a, n=n, end=end: piece(a, n, end), tree) for n, end in zip(sizes, ends)]

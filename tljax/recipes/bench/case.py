@@ -18,7 +18,8 @@ from tljax.recipes.bench.settings import BenchSettings, Configuration
 from tljax.recipes.bench.workload import Workload, load_workload
 from tljax.training.dispatch import StepCost
 from tljax.training.options import Options
-from tljax.training.prepare import Prepared, prepare
+from tljax.training.prepare import prepare
+from tljax.training.prepared import Prepared
 from tljax.training.program import Ready
 from tljax.training.state import Run
 
