@@ -10,7 +10,7 @@ import pytest
 from training_cases import HITS, TANH, batch, close, examples, normed, same
 
 from tljax import models
-from tljax.objectives import cross_entropy, stateless
+from tljax.objectives import Phase, Term, cross_entropy, stateless
 from tljax.peft import attach, lora
 from tljax.plans import freeze, plan
 from tljax.training import FitError, NonFiniteError, StepError, fit, fit_many, make_step, scaling
@@ -173,6 +173,19 @@ def test_the_scale_moves_as_torchs_does(monkeypatch):
         assert same(before._replace(**unmoved), state._replace(**unmoved)) == bool(overflow)
         assert state.step == before.step + 1
     assert found == expected
+
+
+def test_one_turn_that_overflows_takes_back_the_whole_step():
+    def apply(owned, scene):
+        value = jnp.mean(scene.outputs["train"].logits ** 2)
+        return value * jnp.float32(jnp.inf if scene.phase == "follow" else 1), (), {}
+
+    game = Term(apply, description="game()", phases=(Phase("lead"), Phase("follow", learns="backbone/**")))
+    step = make_step(TANH, game, plan().resolve(START), optax.adam(0.1), precision="float16")
+    state, _ = jax.jit(step.update)(step.init(START, batch(), seed=0), batch())
+    assert same(state.params, START)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt))
+    assert (int(state.step), state.scaling.scale.item()) == (1, 2.0**15)
 
 
 def test_scaling_saves_gradients_that_float16_would_lose():

@@ -112,7 +112,9 @@ class _Backbone(nn.Module):
             pooled = act(_dense(sizes.width, "pooler")(first))
             features = pooled if sizes.pool == "pooler" else features
         if sizes.normalize:
-            features /= jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+            wide = _wide(features)
+            wide /= jnp.maximum(jnp.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+            features = wide.astype(features.dtype)
         return nn.Dropout(sizes.dropout, deterministic=not train)(features)
 
 
@@ -221,8 +223,14 @@ def _dense(width: int, name: str) -> nn.Dense:
 
 def _masked_mean(states: Array, mask: Array) -> Array:
     """The mean `[B, D]` of the tokens that are no padding; of none it is 0."""
-    weight = mask.astype(states.dtype)[..., None]
-    return jnp.sum(states * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
+    wide = _wide(states)
+    weight = mask.astype(wide.dtype)[..., None]
+    return (jnp.sum(wide * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)).astype(states.dtype)
+
+
+def _wide(x: Array) -> Array:
+    """Half precision loses sums: of squares in float16, of counts in bfloat16."""
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
 
 FAMILY = Family("bert", bert, from_config, recognise, beside=sentence_encoder)

@@ -177,6 +177,8 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any, called: float
         log = Log(folder / "metrics.jsonl" if folder else None, options.on_log)
         run, seconds = _resumed(checkpoints, log, run)
         title = options.progress if isinstance(options.progress, str) else "training"
+        if options.accumulate == "auto" and prepared.accumulate > 1:
+            title += f", in {prepared.accumulate} microbatches"
         with (
             progress_bar(title, options.steps, show=bool(options.progress) and is_first()) as tell,
             _feeds(prepared, run) as feeds,
