@@ -226,6 +226,20 @@ def test_sweep_takes_several_where_nothing_is_said():
 
 
 @pytest.mark.slow
+def test_a_step_over_a_mesh_counts_all_devices(tmp_path):
+    _, one = measured(tmp_path, model=["mlp(hidden=(40,))"], batch=[16])
+    _, four = measured(tmp_path, model=["mlp(hidden=(40,))"], batch=[16, 6], mesh="data=2,fsdp=2")
+    row, other = one["rows"][0], four["rows"][0]
+    assert other["flops_per_step"] == pytest.approx(row["flops_per_step"], rel=0.1)
+    assert other["bytes_per_step"] > row["bytes_per_step"]
+    assert other["configuration"]["mesh"] == "data=2,fsdp=2"
+    assert four["ceilings"]["matmul"]["float32"]["devices"] == four["ceilings"]["copy"]["devices"] == 4
+    assert "divide" in four["rows"][1]["failed"]
+    with pytest.raises(BenchError, match="64"):
+        run_bench(settings(model=["mlp"], mesh="data=64"), show=False)
+
+
+@pytest.mark.slow
 def test_each_dtype_has_a_ceiling_of_its_own(tmp_path):
     _, found = measured(tmp_path, model=["mlp"], dtype=["float32", "bfloat16", "float16"], batch=[8])
     assert sorted(found["ceilings"]["matmul"]) == ["bfloat16", "float16", "float32"]

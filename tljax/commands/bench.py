@@ -32,6 +32,7 @@ def _add_configurations(group: Any) -> None:
     add("--method", "--methods", dest="method", type=words, metavar="METHOD,...", help="what learns (default: full)")
     add("--batch", type=integers, metavar="N,...", help="examples a step, of each stream (default: 32)")
     add("--dtype", type=words, metavar="NAME,...", help="float32, bfloat16, float16 (default: float32)")
+    add("--mesh", metavar="AXIS=N,...", help="devices, as data=8 or data=4,fsdp=2 (default: one device)")
     add("--sweep", action="store_true", help="where no methods, batches or dtypes are given, take several")
     add("--classes", type=int, metavar="N", help="classes of the head (default: 10)")
     add("--image-size", type=int, metavar="N", help="images of N x N (default: the model's)")

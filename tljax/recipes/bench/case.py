@@ -9,14 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from tljax.checkpoints.checksum import checksum
 from tljax.recipes.bench.error import BenchError
 from tljax.recipes.bench.memory import own_peak, peak_memory, used
 from tljax.recipes.bench.rounds import Clock, Timed
-from tljax.recipes.bench.settings import BenchSettings, Configuration
+from tljax.recipes.bench.settings import BenchSettings, Configuration, read_mesh
 from tljax.recipes.bench.workload import Workload, load_workload
 from tljax.training.dispatch import StepCost
+from tljax.training.mesh import mesh
 from tljax.training.options import Options
 from tljax.training.prepare import prepare
 from tljax.training.prepared import Prepared
@@ -101,6 +103,11 @@ class Case:
         found = set(re.findall(r"custom_call @([\w.$]+)", text))
         return sorted(name for name in found if not _PLACEMENT.search(name))
 
+    @property
+    def devices(self) -> int:
+        """Over how many devices a step goes."""
+        return 1 if self.prepared.options.mesh is None else self.prepared.options.mesh.size
+
     def memory(self, cost: StepCost) -> dict[str, Any]:
         """The peak, and who says so."""
         return peak_memory(self.device_peak, cost.peak_bytes)
@@ -129,8 +136,9 @@ def open_case(configuration: Configuration, settings: BenchSettings, clock: Cloc
     began, before = clock(), used()
     work = load_workload(configuration, settings.seed)
     prepared = _prepared(work, configuration)
-    run = prepared.program.start(work.params, jnp.uint32(settings.seed), jnp.float32(GENTLE), prepared.streams)
-    del work  # its parameters were copied: only the run's own stay
+    params = work.params if prepared.placement is None else prepared.placement.put(work.params)
+    run = prepared.program.start(params, jnp.uint32(settings.seed), jnp.float32(GENTLE), prepared.streams)
+    del work, params  # they were copied: only the run's own stay
     jax.block_until_ready(run)
     ready, compile_seconds, cached = _compiled(prepared, run, clock)
     case = Case(configuration, prepared, ready, run, Timed(lambda n: None), compile_seconds, cached)
@@ -158,8 +166,18 @@ def _compiled(prepared: Prepared, run: Run, clock: Clock) -> tuple[Ready, float,
 
 
 def _prepared(work: Workload, configuration: Configuration) -> Prepared:
-    options = Options(steps=ENDLESS, batch_size=configuration.batch, precision=configuration.dtype)
+    c, devices = configuration, mesh_of(configuration.mesh)
+    options = Options(steps=ENDLESS, batch_size=c.batch, precision=c.dtype, mesh=devices, progress=False)
     return prepare(work.model, work.params, work.objective, work.plan, work.train, None, work.optimizer, options)
+
+
+def mesh_of(text: str) -> Mesh | None:
+    """The mesh that `text` names; None for the default device. Raises `MeshError` where the devices do not give it.
+
+    >>> mesh_of("data=1").size
+    1
+    """
+    return mesh(**read_mesh(text)) if text else None
 
 
 def check_executed(what: str, step: int, expected: int, moved: Sequence[Any], losses: Sequence[float]) -> None:

@@ -21,8 +21,8 @@ def row_of(case: Case, matmul: Ceiling, copy: Ceiling, start_seconds: float) -> 
     """
     moved, cost = case.check(), case.cost()
     step = spread(case.timed.unit_seconds)
-    rates = {"flops": cost.flops, "bytes_accessed": cost.bytes_accessed}
-    achieved = {name: None if amount is None else amount / step.median for name, amount in rates.items()}
+    moved_bytes = None if cost.bytes_accessed is None else cost.bytes_accessed * case.devices
+    flops_rate, bytes_rate = (None if n is None else n / step.median for n in (cost.flops, moved_bytes))
     return {
         "configuration": case.configuration.described(),
         "step_seconds": step.described(),
@@ -34,11 +34,11 @@ def row_of(case: Case, matmul: Ceiling, copy: Ceiling, start_seconds: float) -> 
         "from_cache": case.from_cache,
         "first_step_seconds": start_seconds + case.first_step_seconds,
         "flops_per_step": cost.flops,
-        "flops_per_second": achieved["flops"],
-        "of_matmul_ceiling": _share(achieved["flops"], matmul),
-        "bytes_per_step": cost.bytes_accessed,
-        "bytes_per_second": achieved["bytes_accessed"],
-        "of_copy_ceiling": _share(achieved["bytes_accessed"], copy),
+        "flops_per_second": flops_rate,
+        "of_matmul_ceiling": _share(flops_rate, matmul),
+        "bytes_per_step": moved_bytes,
+        "bytes_per_second": bytes_rate,
+        "of_copy_ceiling": _share(bytes_rate, copy),
         "memory": case.memory(cost),
         "host_share": case.timed.host_share,
         "checked": {"leaves_moved": moved, "first_loss": case.losses[0], "last_loss": case.losses[-1]},

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import Mesh
 
-from tljax.recipes.bench.case import Case, open_case
+from tljax.recipes.bench.case import Case, mesh_of, open_case
 from tljax.recipes.bench.ceiling import Ceiling, copy_ceiling, described, matmul_ceiling, usual_sizes
 from tljax.recipes.bench.doubts import doubts
 from tljax.recipes.bench.error import BenchError
@@ -132,7 +131,7 @@ class _Bench:
     def measure(self, start_seconds: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The rows and the ceilings."""
         self.tell("measuring what the device can do")
-        sizes, mesh = usual_sizes(), self._mesh()
+        sizes, mesh = usual_sizes(), mesh_of(self.settings.mesh)
         dtypes = dict.fromkeys(configuration.dtype for configuration in self.cases)
         matmul = {dtype: matmul_ceiling(dtype, sizes, mesh, TURN) for dtype in dtypes}
         copy = copy_ceiling(sizes, mesh, TURN)
@@ -152,9 +151,6 @@ class _Bench:
             made |= {} if row is None else {configuration: row}
         ceilings = {"matmul": {dtype: described(c) for dtype, c in matmul.items()}, "copy": described(copy)}
         return self.rows(made), ceilings
-
-    def _mesh(self) -> Mesh | None:
-        return None
 
     def _row(self, case: Case, matmul: Ceiling, copy: Ceiling, start_seconds: float) -> dict[str, Any] | None:
         try:

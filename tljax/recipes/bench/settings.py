@@ -175,7 +175,7 @@ def check_method(name: str) -> None:
 
 
 def read_mesh(text: str) -> dict[str, int]:
-    """The sizes of a mesh by axis.
+    """The sizes of a mesh by axis; empty for one device.
 
     Raises `SettingsError` for what is none.
 

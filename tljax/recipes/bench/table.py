@@ -22,6 +22,8 @@ def _where(results: Mapping[str, Any]) -> list[str]:
     loads = [results["load"][key] for key in ("before", "after")]
     told = "" if None in loads else f", load {loads[0]:.1f} before and {loads[1]:.1f} after"
     where = f"{machine['devices']} x {machine['device']} ({machine['platform']})"
+    meshes = dict.fromkeys(row["configuration"].get("mesh", "one device") for row in results["rows"])
+    where += f", of which {', '.join(meshes)}" if machine["devices"] > 1 else ""
     lines = [
         f"{where}; {machine['processor']}, {machine['cores']} cores{told}",
         f"jax {versions['jax']}, tljax {versions['tljax']}, {results['date']}",
