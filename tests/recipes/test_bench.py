@@ -16,8 +16,9 @@ from bench_cases import measured, settings, small_ceilings
 from tljax.cli import main
 from tljax.models import export
 from tljax.models.catalog import CATALOG
-from tljax.recipes.bench import bench_settings, run
+from tljax.recipes.bench import bench_settings, run, run_bench
 from tljax.recipes.bench.case import GENTLE, Case, open_case
+from tljax.recipes.bench.error import BenchError
 from tljax.recipes.bench.memory import Used, own_peak
 from tljax.recipes.bench.run import reason_of
 from tljax.recipes.bench.workload import load_workload
