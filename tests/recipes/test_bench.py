@@ -19,10 +19,7 @@ from tljax.models.catalog import CATALOG
 from tljax.recipes.bench import bench_settings, run, run_bench
 from tljax.recipes.bench.case import GENTLE, Case, open_case
 from tljax.recipes.bench.error import BenchError
-from tljax.recipes.bench.memory import Used, own_peak
-from tljax.recipes.bench.run import reason_of
 from tljax.recipes.bench.workload import load_workload
-from tljax.recipes.options import SettingsError
 
 __all__ = ["small_ceilings"]
 
@@ -130,9 +127,8 @@ def test_the_steps_are_those_of_fit(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["mcc", "dann", "mean-teacher"])
-def test_methods_of_adaptation_read_two_streams(method):
-    found = open_case(settings(model=["mlp"], method=[method], batch=[4]).configurations[0], settings(model=["mlp"]))
+def test_methods_of_adaptation_read_two_streams():
+    found = open_case(settings(model=["mlp"], method=["dann"], batch=[4]).configurations[0], settings(model=["mlp"]))
     for _ in range(3):
         found.timed.turn()
     assert found.examples == 8
@@ -144,8 +140,6 @@ def test_methods_of_adaptation_read_two_streams(method):
     ("model", "more"),
     [
         ("lenet", {"method": ["full"]}),
-        ("resnet8", {"method": ["norm-only"], "image_size": 16}),
-        ("vit-ti16(depth=1)", {"method": ["lora"], "image_size": 32}),
         ("bert-tiny", {"method": ["lora"], "seq_len": 6}),
     ],
 )
@@ -168,23 +162,6 @@ def test_pretrained_weights_are_benchmarked_by_their_folder(tmp_path):
 
 
 # Sweeps.
-
-
-@pytest.mark.slow
-def test_a_failure_becomes_a_row_and_the_rest_goes_on(tmp_path, monkeypatch):
-    opened = open_case
-
-    def full_memory(configuration, *more):
-        if configuration.batch == 16:
-            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.\nat ...")
-        return opened(configuration, *more)
-
-    monkeypatch.setattr(run, "open_case", full_memory)
-    text, found = measured(tmp_path, model=["mlp", "mpl"], batch=[8, 16])
-    reasons = [row.get("failed", "")[:36] for row in found["rows"]]
-    memory, unknown = "out of memory: Out of memory while t", "no model is called 'mpl'; the neares"
-    assert reasons == ["", memory, unknown, memory]
-    assert "mlp full 16 float32: out of memory: Out of memory while trying to allocate 9 bytes." in text
 
 
 @pytest.mark.slow
@@ -242,31 +219,12 @@ def test_a_step_over_a_mesh_counts_all_devices(tmp_path):
 
 @pytest.mark.slow
 def test_each_dtype_has_a_ceiling_of_its_own(tmp_path):
-    _, found = measured(tmp_path, model=["mlp"], dtype=["float32", "bfloat16", "float16"], batch=[8])
-    assert sorted(found["ceilings"]["matmul"]) == ["bfloat16", "float16", "float32"]
+    _, found = measured(tmp_path, model=["mlp"], dtype=["bfloat16", "float16"], batch=[8])
+    assert sorted(found["ceilings"]["matmul"]) == ["bfloat16", "float16"]
     for row in found["rows"]:
         ceiling = found["ceilings"]["matmul"][row["configuration"]["dtype"]]
         assert ceiling["dtype"] == row["configuration"]["dtype"]
         assert row["of_matmul_ceiling"] == pytest.approx(row["flops_per_second"] / ceiling["rate"]["median"])
-
-
-def test_reasons_are_one_line():
-    assert reason_of(MemoryError()) == "out of memory: of the host"
-    assert reason_of(KeyError("x")) == "KeyError: 'x'"
-    assert reason_of(SettingsError("this\nthat")) == "this"
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "own"),
-    [
-        (None, None, None),
-        (Used(0, 0), Used(10, 700), 700),
-        (Used(300, 500), Used(400, 900), 600),
-        (Used(300, 900), Used(400, 900), None),
-    ],
-)
-def test_the_peak_of_the_device_is_a_configurations_own(before, after, own):
-    assert own_peak(before, after) == own
 
 
 # The command.
@@ -279,7 +237,7 @@ def bench(*arguments):
 @pytest.mark.slow
 def test_the_command_prints_and_writes(tmp_path, capsys):
     file = tmp_path / "a.json"
-    assert bench("--model", "mlp(hidden=(8, 8)),mlp", "--features", "12", "--batch", "4", "--json", str(file)) == 0
+    assert bench("--model", "mlp(hidden=(8, 8))", "--features", "12", "--batch", "4", "--json", str(file)) == 0
     text = capsys.readouterr().out
     assert "mlp(hidden=(8, 8)) full 4 float32" in text
     assert "ceiling: " in text

@@ -7,8 +7,11 @@ import pytest
 
 from tljax.recipes.bench.compare import Ratio, compare_files, ratio
 from tljax.recipes.bench.error import BenchError
+from tljax.recipes.bench.memory import Used, own_peak
 from tljax.recipes.bench.rounds import Timed, check_resolution, rounds, tick_of
+from tljax.recipes.bench.run import reason_of
 from tljax.recipes.bench.spread import spread
+from tljax.recipes.options import SettingsError
 
 
 class Clock:
@@ -209,3 +212,22 @@ def test_files_that_are_no_results(tmp_path, content, said):
     file.write_text(content)
     with pytest.raises(BenchError, match=said):
         compare_files(str(file), str(file))
+
+
+def test_reasons_are_one_line():
+    assert reason_of(MemoryError()) == "out of memory: of the host"
+    assert reason_of(KeyError("x")) == "KeyError: 'x'"
+    assert reason_of(SettingsError("this\nthat")) == "this"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "own"),
+    [
+        (None, None, None),
+        (Used(0, 0), Used(10, 700), 700),
+        (Used(300, 500), Used(400, 900), 600),
+        (Used(300, 900), Used(400, 900), None),
+    ],
+)
+def test_the_peak_of_the_device_is_a_configurations_own(before, after, own):
+    assert own_peak(before, after) == own
