@@ -2,7 +2,7 @@
 
 The ratio is that of the medians, B / A. Its range goes from the lower quartile of B over the upper of A to the upper of
 B over the lower of A. A change is called one only where it is larger than `SLACK` and the middle halves of the two do
-not overlap.
+not overlap; two times are called the same only where the range is no wider than `NARROW`. All else is unclear.
 """
 
 import json
@@ -15,6 +15,8 @@ from tljax.recipes.bench.table import duration
 
 SLACK = 0.05
 """Changes of the median up to this share are none."""
+NARROW = 0.1
+"""How far from 1 the range of times that are the same may go."""
 _COUNTS = (("flops_per_step", "FLOPs"), ("bytes_per_step", "bytes moved"))
 
 
@@ -32,9 +34,10 @@ class Ratio(NamedTuple):
         >>> Ratio(1.2, 1.1, 1.3).verdict, Ratio(1.2, 0.9, 1.4).verdict, Ratio(1.02, 1.01, 1.03).verdict
         ('SLOWER', 'unclear', 'same')
         """
-        if abs(self.value - 1) <= SLACK:
+        small = abs(self.value - 1) <= SLACK
+        if small and 1 - NARROW <= self.low and self.high <= 1 + NARROW:
             return "same"
-        if self.low <= 1 <= self.high:
+        if small or self.low <= 1 <= self.high:
             return "unclear"
         return "SLOWER" if self.value > 1 else "faster"
 
@@ -60,6 +63,8 @@ def _compared(a: Mapping[str, Any], b: Mapping[str, Any], old: str, new: str) ->
     yield f"A: {old}, {a.get('date', 'without a date')}"
     yield f"B: {new}, {b.get('date', 'without a date')}"
     yield from (f"differs: {text}" for text in _differences(a, b))
+    for name, found in (("A", a), ("B", b)):
+        yield from (f"{name} warns: {text}" for text in found.get("warnings", ()))
     yield ""
     rows, others = ({_key(row): row for row in found["rows"]} for found in (a, b))
     both = [key for key in rows if key in others]
@@ -81,8 +86,6 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
         for name in sorted(mine.keys() | theirs.keys()):
             if mine.get(name) != theirs.get(name):
                 yield f"{part} {name}: {mine.get(name, 'none')} in A, {theirs.get(name, 'none')} in B"
-    for name, found in (("A", a), ("B", b)):
-        yield from (f"{name} warns: {text}" for text in found.get("warnings", ()))
 
 
 def _table(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Iterator[str]:
@@ -118,9 +121,8 @@ def _more(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _full_name(row: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> str:
-    """The row's name, with what else tells it from the others."""
-    mine = row["configuration"]
-    more = sorted(k for other in every for k, v in {**other["configuration"], **mine}.items() if mine.get(k) != v or
-                  other["configuration"].get(k) != v)  # fmt: skip
-    own = [f"{k} {mine.get(k, 'usual')}" for k in dict.fromkeys(more) if k not in ("model", "method", "batch", "dtype")]
-    return " ".join([name_of(mine), *own])
+    """The row's name, with what tells it from others of the same name."""
+    mine, name = row["configuration"], name_of(row["configuration"])
+    others = [other["configuration"] for other in every if name_of(other["configuration"]) == name]
+    keys = sorted({key for other in others for key in other.keys() | mine.keys() if other.get(key) != mine.get(key)})
+    return " ".join([name, *(f"{key} {mine.get(key, 'usual')}" for key in keys)])
