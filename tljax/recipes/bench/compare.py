@@ -35,7 +35,7 @@ class Ratio(NamedTuple):
         ('SLOWER', 'unclear', 'same')
         """
         small = abs(self.value - 1) <= SLACK
-        if small and 1 - NARROW <= self.low and self.high <= 1 + NARROW:
+        if small and self.low >= 1 - NARROW and self.high <= 1 + NARROW:
             return "same"
         if small or self.low <= 1 <= self.high:
             return "unclear"

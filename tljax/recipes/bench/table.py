@@ -71,7 +71,7 @@ def _card(row: Mapping[str, Any]) -> list[str]:
 
 
 _COLUMNS = (
-    "compile", "first step", "step", "+-", "least", "examples/s", "FLOP", "FLOP/s", "of max", "B", "of max", "peak",
+    "compile", "first step", "step", "+-", "least", "examples/s", "FLOP", "FLOP/s", "of matmul", "B", "of copy", "peak",
     "host",
 )  # fmt: skip
 
@@ -83,7 +83,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = ["  ".join(_aligned(line, widths)).rstrip() for line in cells]
     legend = (
-        "+-: distance of the quartiles of the step time, ! where wide; of max: of the ceilings; "
+        "+-: distance of the quartiles of the step time, ! where wide; of matmul, of copy: shares of the ceilings; "
         "peak: d by the device, x by XLA; host: share of the time launching"
     )
     failed = [f"{name_of(row['configuration'])}: {row['failed']}" for row in rows if "failed" in row]
