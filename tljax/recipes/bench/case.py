@@ -177,7 +177,8 @@ def mesh_of(text: str) -> Mesh | None:
     >>> mesh_of("data=1").size
     1
     """
-    return mesh(**read_mesh(text)) if text else None
+    sizes = read_mesh(text)
+    return mesh(sizes.get("data"), sizes.get("fsdp", 1), sizes.get("tensor", 1)) if sizes else None
 
 
 def check_executed(what: str, step: int, expected: int, moved: Sequence[Any], losses: Sequence[float]) -> None:
