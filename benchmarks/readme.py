@@ -24,6 +24,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from against_torch.table import text as against_torch
+
 from tljax.evaluation.report import render_text
 from tljax.evaluation.report.comparison import method_table
 from tljax.evaluation.report.text import aligned
@@ -45,7 +47,12 @@ def report(results: Mapping[str, Any]) -> str:
     return render_text(results).rstrip("\n")
 
 
-TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {"methods": methods, "report": report, "bench": results_text}
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "methods": methods,
+    "report": report,
+    "bench": results_text,
+    "against_torch": against_torch,
+}
 
 
 class Fields(string.Formatter):

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 
-from benchmarks.against_torch.table import CELLS, file_of, table
+from benchmarks.against_torch.table import CELLS, SUMMARY, collected, file_of, text
 
 NAMES = ("net", "mlp", "probe", "resnet18", "resnet50", "vit-s", "vit-b", "minilm", "bert-base")
 METHODS = ("full", "head", "lora")
@@ -50,7 +50,11 @@ def main() -> None:
             continue
         if subprocess.run(command(options, name, method), env=environment(options.device)).returncode:
             failed.append(f"{name} {method}")
-    print(table(options.out, options.device, options.dtype, wanted(options)))
+    found = collected(options.out, options.device, options.dtype, wanted(options))
+    if options.out == CELLS and found["rows"] and (options.models, options.methods) == (list(NAMES), list(METHODS)):
+        suffix = "" if (options.device, options.dtype) == ("cpu", "f32") else f"_{options.device}_{options.dtype}"
+        SUMMARY.with_stem(SUMMARY.stem + suffix).write_text(json.dumps(found, indent=1) + "\n")
+    print(text(found))
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
@@ -78,15 +82,21 @@ def environment(device: str) -> dict[str, str]:
 
 def run(options: argparse.Namespace) -> None:
     """One cell, in this process."""
-    from benchmarks.against_torch.cell import machine, measure
+    from benchmarks.against_torch.cell import measure
+    from benchmarks.facts import facts
 
     (name,), (method,) = options.models, options.methods
-    about = machine()  # before the work of this very process makes load
-    cell = measure(name, method, device=options.device, dtype=options.dtype, batch=options.batch, rounds=options.rounds)
     shown = ["python", "-m", "benchmarks.against_torch", "--models", name, "--methods", method, *_batch(options)]
+    shown += ["--rounds", str(options.rounds)]
     shown += [] if options.device == "cpu" else ["--device", options.device]
     shown += [] if options.dtype == "f32" else ["--dtype", options.dtype]
-    cell |= {"machine": about, "flags": os.environ.get("XLA_FLAGS", ""), "command": shlex.join(shown)}
+    cell = facts("torch", "transformers", "peft", command=shlex.join(shown))  # the load is that before this work
+    cell |= measure(
+        name, method, device=options.device, dtype=options.dtype, batch=options.batch, rounds=options.rounds
+    )
+    cell |= {"flags": os.environ.get("XLA_FLAGS", "")}
+    if options.device == "cpu":
+        cell |= {"note": "busy machine, CPU time, one thread"} if cell["machine"]["load"] > 1.5 else {}
     options.out.mkdir(parents=True, exist_ok=True)
     file = file_of(options.out, name, method, options.device, options.dtype)
     part = file.with_suffix(".part")

@@ -1,15 +1,10 @@
 """One cell: the losses of both sides compared, then their times in turns."""
 
-import datetime
 import functools
-import os
-import pathlib
-import platform
 import statistics
 import time
 from typing import Any
 
-import flax
 import jax
 import numpy as np
 import optax
@@ -119,7 +114,8 @@ def _timed(ours: Any, theirs: dict[str, Torch], steps: int, rounds: int) -> tupl
             note(way, began)
         marks.append(_now())
 
-    result = ours(steps=(rounds + SKIPPED) * steps, log_every=steps, on_log=[turn])
+    # Where a checkpoint is due, fit does not run ahead of what it logs: nothing works while torch does.
+    result = ours(steps=(rounds + SKIPPED) * steps, log_every=steps, save_every=steps, on_log=[turn])
     counted = {way: {name: values[SKIPPED:] for name, values in both.items()} for way, both in times.items()}
     return counted, result
 
@@ -135,23 +131,3 @@ def _ratios(times: dict[str, Any], clock: str) -> dict[str, Any]:
         pairs = [theirs / ours for ours, theirs in zip(times["tljax"][clock], times[way][clock])]
         found[way] = {"median": statistics.median(pairs), "least": min(pairs), "most": max(pairs)}
     return found
-
-
-def machine() -> dict[str, Any]:
-    """What ran it."""
-    return {
-        "device": jax.devices()[0].device_kind, "processor": _processor(), "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0], "note": "busy machine, CPU time, one thread" if os.getloadavg()[0] > 1.5 else "",
-        "date": datetime.date.today().isoformat(), "python": platform.python_version(), "jax": jax.__version__,
-        "flax": flax.__version__, "optax": optax.__version__, "torch": torch.__version__, "tljax": tl.__version__,
-    }  # fmt: skip
-
-
-def _processor() -> str:
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return f"{(named or [platform.machine()])[0]}{', AMX' if 'amx_tile' in flags else ''}"
