@@ -35,7 +35,7 @@ def test_what_is_no_choice_is_refused(option, said):
 
 @pytest.mark.slow
 def test_a_transfer_in_half_precision_with_blocks_computed_again(tmp_path, capsys):
-    words = "transfer --model mlp --method lp-ft --seeds 2 --labels-per-class 2 --shots 2 --steps 4 --pretrain-steps 4"
+    words = "transfer --model mlp --method full --seeds 2 --labels-per-class 2 --shots 2 --steps 4 --pretrain-steps 4"
     more = ["--precision", "bfloat16", "--remat", "blocks", "--microbatch", "auto", "--learning-rates", "0.01"]
     assert main([*words.split(), *more, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 0
     capsys.readouterr()

@@ -52,9 +52,10 @@ def test_the_fewest_that_fit_are_taken_and_the_step_is_the_same(whole, peaks):
 
 def test_what_never_fits_is_told_with_what_would_help():
     with pytest.raises(FitError, match=r"even in microbatches of 1 of 'train': it takes .* GB and 1e-06 GB"):
-        TRAIN(steps=4, accumulate="auto", memory_limit=1000)
+        TRAIN(steps=4, batch_size=2, accumulate="auto", memory_limit=1000)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_number(tmp_path, peaks):
     def stop(row):
         if row["step"] == 4:
@@ -72,6 +73,7 @@ def test_a_run_goes_on_with_its_number(tmp_path, peaks):
         run(run_dir=tmp_path / "a", accumulate=1)
 
 
+@pytest.mark.slow
 def test_a_stack_is_cut_too(monkeypatch):
     monkeypatch.setattr(microbatches, "_host_memory", lambda: 1.0)
     params = jax.tree.map(lambda a: jnp.stack([a, a]), START)

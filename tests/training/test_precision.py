@@ -43,7 +43,6 @@ CASES = {
     "lenet": ({}, jnp.zeros((2, 28, 28, 1))),
     "resnet8": ({"width": 4}, IMAGES),
     "wide-resnet16-4": ({}, IMAGES),
-    "resnet18": ({}, IMAGES),
     "mobilenet-v1-0.25": ({}, IMAGES),
     "convnext-tiny": ({}, IMAGES),
     "vit-ti": ({"depth": 1, "layer_scale": 1.0, "pool": "mean"}, IMAGES),
@@ -124,6 +123,7 @@ def test_parameters_given_in_half_precision_get_masters():
     assert not same(state.params["head"]["w"], given["head"]["w"].astype(jnp.float32))
 
 
+@pytest.mark.slow
 def test_nnx_modules_and_adapters_compute_in_the_narrow_type():
     from flax import nnx
 
@@ -221,6 +221,7 @@ def test_a_run_whose_every_step_overflows_fails_and_says_so():
         half(steps=30)(train=(np.full_like(X, 1e30), Y))
 
 
+@pytest.mark.slow
 def test_a_broken_off_run_goes_on_with_its_scale(tmp_path):
     x = X.copy()
     x[3] = 1e30
@@ -238,6 +239,7 @@ def test_a_broken_off_run_goes_on_with_its_scale(tmp_path):
     assert again.history == whole.history
 
 
+@pytest.mark.slow
 def test_a_stack_has_a_scale_for_each_run():
     params = jax.tree.map(lambda a: jnp.stack([a, a]), START)
     x = X.copy()
