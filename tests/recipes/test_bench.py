@@ -70,6 +70,7 @@ def test_everything_is_told_of_a_configuration(sweep):
         assert row["steps_per_repeat"] >= 1
         assert row["checked"]["leaves_moved"] == 1
         assert not row["from_cache"]
+        assert row["steps_skipped"] == 0
     assert len(matmul["repeats"]) == len(copy["repeats"]) == 5  # in the same rounds
     assert sorted(matmul["tried"]) == ["128", "64"]
 

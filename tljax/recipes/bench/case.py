@@ -52,6 +52,8 @@ class Case:
     device_peak: int | None = None
     losses: list[float] = dataclasses.field(default_factory=list)
     """The mean loss of each turn."""
+    skipped: int = 0
+    """Steps in float16 whose gradients were not finite, so that they changed nothing."""
     begun: tuple[int, np.ndarray] = (0, np.zeros(0, np.uint32))
     """The number of steps, and checksums of what learns, before the first turn that counts."""
     parked: Any = None
@@ -75,12 +77,14 @@ class Case:
         made = int(self.run.summed)  # in float16 some are skipped
         if not made:
             raise BenchError(f"{self.configuration}: not one of the steps could be made in {self.configuration.dtype}")
+        self.skipped += self.timed.units - made
         self.losses.append(float(self.run.sums["loss"]) / made)
         self.run = jax.block_until_ready(self.ready.clear(self.run))
 
     def begin(self) -> None:
         """What comes now counts."""
         self.losses.clear()
+        self.skipped = 0
         self.begun = (int(self.run.state.step), checksum(self.run.state.trainable["model"]))
 
     def check(self) -> float:
@@ -121,7 +125,7 @@ class Case:
                 leaf.delete()
 
     def unpark(self) -> None:
-        """Back on the device, and one step, not counted, so that it is warm."""
+        """Everything back where it was, and there."""
         if self.parked is not None:
             self.run, self.prepared.streams = jax.device_put(*self.parked)
             self.parked = None

@@ -43,6 +43,7 @@ def row_of(case: Case, matmul: Ceiling, copy: Ceiling, start_seconds: float) -> 
         "host_share": case.timed.host_share,
         "checked": {"leaves_moved": moved, "first_loss": case.losses[0], "last_loss": case.losses[-1]},
         "not_counted": case.uncounted(),
+        "steps_skipped": case.skipped,
     }
 
 
