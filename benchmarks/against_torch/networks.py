@@ -117,9 +117,9 @@ def _base(model: tl.Model, params: Any, adapters: Any, pool: str) -> nn.Module:
             return base
         import peft
 
-        tl.peft.save_adapters(
-            adapters, f"{folder}/lora", model, params, base_model=f"{folder}/base", convention="transformers-base"
-        )
+        # The layers of a ViT have other names in transformers 5.
+        names = "transformers5-base" if "transformers5-base" in model.keymaps else "transformers-base"
+        tl.peft.save_adapters(adapters, f"{folder}/lora", model, params, base_model=f"{folder}/base", convention=names)
         return peft.PeftModel.from_pretrained(base, f"{folder}/lora", is_trainable=True)
 
 
