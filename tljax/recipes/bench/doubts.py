@@ -11,7 +11,7 @@ def doubts(results: Mapping[str, Any]) -> Iterator[str]:
     """A line for each reason to doubt the numbers of `results`.
 
     >>> row = {"configuration": {"model": "mlp", "method": "full", "batch": 8, "dtype": "float32"}, "not_counted": []}
-    >>> row |= {"step_seconds": {"width": 0.2}, "from_cache": False, "steps_skipped": 0}
+    >>> row |= {"step_seconds": {"width": 0.2}, "from_cache": False, "steps_skipped": 0, "of_matmul_ceiling": 0.5}
     >>> list(doubts({"load": {"before": 0.0}, "machine": {"cores": 2}, "ceilings": {}, "rows": [row]}))
     ['mlp full 8 float32: the middle half of its step times spreads over 20% of the median']
     """
@@ -32,6 +32,8 @@ def _of_row(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name}: the middle half of its step times spreads over {row['step_seconds']['width']:.0%} of the median"
     if row["from_cache"]:
         yield f"{name}: its program lay in JAX's cache on disk, so it was hardly compiled"
+    if (row["of_matmul_ceiling"] or 0) > 1:
+        yield f"{name}: it does more than the matrix products did, so these were disturbed, or fewer operations made"
     if row["steps_skipped"]:
         yield f"{name}: {row['steps_skipped']} of its steps changed nothing, for their gradients were not finite"
     if row["not_counted"]:
