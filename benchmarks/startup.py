@@ -36,7 +36,7 @@ IMPORTS = {
 }
 HELP = {"tljax --help": ["-m", "tljax", "--help"], "tljax finetune --help": ["-m", "tljax", "finetune", "--help"]}
 COMMAND = [
-    "-m", "tljax", "transfer", "--model", "resnet8", "--labels-per-class", "2", "--shots", "1", "--seeds", "2",
+    "-m", "tljax", "transfer", "--model", "mlp", "--labels-per-class", "2", "--shots", "1", "--seeds", "2",
     "--steps", "8", "--pretrain-steps", "16", "--quiet",
 ]  # fmt: skip
 

@@ -30,7 +30,7 @@ _HOME = {
     "evaluation": ("evaluate", "interval", "paired_gain", "predict", "validator", "verdict"),
     "probes": ("logistic", "ridge"),
     "selection": ("Candidate", "rank_features"),
-    "training": ("Result", "fit", "fit_many", "layout", "make_step", "mesh", "shard"),
+    "training": ("Result", "compile_all", "fit", "fit_many", "layout", "make_step", "mesh", "shard"),
     "recipes": ("closed_form_head", "lp_ft", "probe", "rank_models"),
 }  # fmt: skip
 _PACKAGES = (

@@ -95,6 +95,7 @@ from tljax.recipes import rank_models as rank_models
 from tljax.selection import Candidate as Candidate
 from tljax.selection import rank_features as rank_features
 from tljax.training import Result as Result
+from tljax.training import compile_all as compile_all
 from tljax.training import fit as fit
 from tljax.training import fit_many as fit_many
 from tljax.training import layout as layout

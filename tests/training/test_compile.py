@@ -1,5 +1,6 @@
 """Programs are compiled once, ahead of time, side by side, under the settings of the caller."""
 
+import functools
 import threading
 
 import jax
@@ -105,3 +106,23 @@ def test_a_configuration_is_compiled_once_over_fits_evaluations_and_stacks(compi
     assert compiled == []
     for cold, warm in zip(first, second):
         assert cold.compile_seconds > warm.compile_seconds >= 0
+
+
+def test_what_was_compiled_together_compiles_no_more(compiled):
+    model, objective, rule = tl.models.mlp((5,), num_classes=2), tl.cross_entropy(), optax.adam(0.1)
+    params = model.init(jax.random.key(0), X)
+    stack = jax.tree.map(lambda leaf: np.stack([leaf] * 2), params)
+    options = {"train": (X, Y), "valid": (X, Y), "optimizer": rule, "batch_size": 8, "progress": False, "steps": 4}
+    fits = [
+        functools.partial(tl.fit, model, params, objective, rules, **options)
+        for rules in (tl.plan(), tl.linear_probe())
+    ]
+    fits.append(functools.partial(tl.fit_many, model, stack, objective, seeds=[0, 1], **options))
+    assert tl.compile_all(fits) > 0
+    assert compiled.count("jit(advance)") == 2
+    del compiled[:]
+    for fit in fits:
+        fit()
+    assert not {"jit(start)", "jit(advance)", "jit(validate)", "jit(_cleared)", "jit(_noted)"} & set(compiled)
+    with pytest.raises(tl.training.FitError, match=r"functools\.partial"):
+        tl.compile_all([fits[0].func])

@@ -20,6 +20,7 @@ from tljax.training.state import State as State
 from tljax.training.step import Step as Step
 from tljax.training.step import StepError as StepError
 from tljax.training.step import make_step as make_step
+from tljax.training.together import compile_all as compile_all
 from tljax.training.traffic import Collective as Collective
 from tljax.training.traffic import Traffic as Traffic
 from tljax.training.traffic import collectives as collectives

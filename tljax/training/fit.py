@@ -24,17 +24,14 @@ from tljax.training.choosing import Chooser
 from tljax.training.compile import shapes_of
 from tljax.training.dispatch import StepCost
 from tljax.training.feeding import known_by, open_feeds
-from tljax.training.inputs import FitError, own_subsets
 from tljax.training.log import Log
 from tljax.training.loop import Loop
 from tljax.training.microbatches import with_microbatches
-from tljax.training.options import options_from
-from tljax.training.prepare import prepare
 from tljax.training.prepared import Prepared
 from tljax.training.result import Result
-from tljax.training.stack import apart
+from tljax.training.starting import many_runs, one_run
 from tljax.training.state import Run
-from tljax.tree import merge, named_leaves, nbytes, select
+from tljax.tree import merge, nbytes
 from tljax.types import Model, Params
 
 
@@ -87,10 +84,8 @@ def fit(
     True
     """
     began = time.perf_counter()
-    start, factor = jnp.asarray(_seed(seed), jnp.uint32), jnp.float32(1.0)
-    chosen = options_from(options)
-    prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen)
-    return _run(prepared, params, start, factor, began)
+    given = one_run(model, params, objective, plan, train, valid, optimizer=optimizer, seed=seed, **options)
+    return _run(*given, began)
 
 
 def fit_many(
@@ -136,29 +131,12 @@ def fit_many(
     >>> result.best_value.shape
     (2,)
     """
-    began, count = time.perf_counter(), len(seeds)
-    common = frozenset(select(shared).names(params))
-    for name, leaf in named_leaves(apart(params, common)[0]).items():
-        if np.shape(leaf)[:1] != (count,) or not count:
-            raise FitError(
-                f"fit_many got {count} seeds, so every leaf of params needs as many runs, one or more, on axis 0; "
-                f"found {name!r} of the shape {np.shape(leaf)}. Frozen leaves that all runs share are named with "
-                "shared='backbone/**'"
-            )
-    factors = [1.0] * count if rates is None else [float(factor) for factor in rates]
-    if len(factors) != count or not all(0 < factor < np.inf for factor in factors):
-        raise FitError(f"rates are positive numbers, one for each of the {count} seeds; found {factors}")
-    starts = jnp.asarray([_seed(seed) for seed in seeds], jnp.uint32)
-    chosen = options_from(options)
-    prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen, shared=common)
-    prepared.streams = own_subsets(prepared.streams, subsets, count)
-    return _run(prepared, params, starts, jnp.asarray(factors, jnp.float32), began)
-
-
-def _seed(seed: Any) -> int:
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
-        raise FitError(f"a seed is a whole number from 0 to {2**32 - 1}; found {seed!r}")
-    return int(seed)
+    began = time.perf_counter()
+    given = many_runs(
+        model, params, objective, plan, train, valid,
+        optimizer=optimizer, seeds=seeds, rates=rates, subsets=subsets, shared=shared, **options,
+    )  # fmt: skip
+    return _run(*given, began)
 
 
 def _run(prepared: Prepared, params: Params, seed: Any, rate: Any, called: float) -> Result:

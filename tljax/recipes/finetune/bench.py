@@ -27,7 +27,9 @@ from tljax.recipes.finetune.settings import FinetuneSettings
 from tljax.recipes.finetune.setup import Setup
 from tljax.recipes.finetune.train import Contender, Trainer, Trial, best, filled
 from tljax.recipes.folder import read_object
+from tljax.recipes.outcome import tell
 from tljax.recipes.results import drawn
+from tljax.training import compile_all
 from tljax.tree import named_leaves
 from tljax.types import Array, Key, Model, Output, Params
 
@@ -115,7 +117,7 @@ class Bench:
 
     def run(self, name: str) -> dict[str, Any]:
         """The result of the method called `name`, as JSON values; that of an earlier process where it is complete."""
-        file = self.folder / "methods" / name / "result.json"
+        file = self._folder(name) / "result.json"
         found = from_first(lambda: read_object(file))
         if found is None:
             made = self._run(name, file.parent)
@@ -148,15 +150,34 @@ class Bench:
 
     def learnt(self, name: str) -> Params:
         """The parameters of the method's run that validation likes best, adapters attached."""
-        file = self.folder / "methods" / name
+        file = self._folder(name)
         found = read_object(file / "result.json")
         assert found is not None
         start = self.contender(name).starts[found["winner"]]
         params = filled(start, load_weights(file / LEARNT))
         return self.starts[found["winner"]] | params if found["on_features"] else params
 
+    def compile(self) -> None:
+        """Compile the programs of all methods that have not been run, side by side."""
+        left = [name for name in self.settings.compared if read_object(self._folder(name) / "result.json") is None]
+        if len(left) > 1:
+            tell(self.show, f"compiling {len(left)} methods")
+            compile_all(self.trainer.first(self.contender(name), self._folder(name)) for name in left)
+
+    @functools.cached_property
+    def _contenders(self) -> dict[str, Contender]:
+        return {}
+
     def contender(self, name: str) -> Contender:
-        """The method called `name`, ready to run."""
+        """The method called `name`, ready to run; always the same objects, so that programs are shared."""
+        if name not in self._contenders:
+            self._contenders[name] = self._contender(name)
+        return self._contenders[name]
+
+    def _folder(self, name: str) -> pathlib.Path:
+        return self.folder / "methods" / name
+
+    def _contender(self, name: str) -> Contender:
         method, s = METHODS[name], self.settings
         if self._on_features(name):
             heads = {seed: {"head": start["head"]} for seed, start in self.starts.items()}

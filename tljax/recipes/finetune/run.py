@@ -45,6 +45,7 @@ def _compute(settings: FinetuneSettings, folder: pathlib.Path, show: bool) -> di
     tell(show, "\n".join([f"{task.name}: {task.train.describe()}", *(f"  {note}" for note in task.notes)]))
     tell(show, f"\n{setup.pretrained.report}\n")
     bench = Bench(settings, setup, folder, show)
+    bench.compile()
     found = {name: bench.run(name) for name in settings.compared}
     results = collect(settings, setup, found)
     for name in settings.compared:

@@ -23,7 +23,7 @@ from tljax.plans import Plan, Resolved
 from tljax.processes import by_first, from_first
 from tljax.recipes.folder import read_object
 from tljax.recipes.runs import fitting, rows_by_run, stacked
-from tljax.training import fit_many
+from tljax.training import Result, fit_many
 from tljax.tree import count, map_named, named_leaves
 from tljax.types import Model, Params, is_constant
 
@@ -91,20 +91,29 @@ class Trainer:
 
     def run(self, contender: Contender, folder: pathlib.Path, title: str) -> tuple[dict[int, list[Trial]], Cost]:
         """The trials of each seed, at every rate, or but for the first seed at the rate that was the first's best."""
-        seeds, rates = list(contender.starts), contender.rates
-        every = [(seed, rate) for seed in seeds for rate in rates]
-        most = fitting(contender.starts[seeds[0]])
-        if self.tune == "every" or len(rates) == 1:
-            trials, costs = self._groups(contender, every, _divisor(len(every), most), folder, title)
-        else:
-            size = _divisor(math.gcd(len(rates), len(seeds) - 1), most)
-            trials, costs = self._groups(contender, every[: len(rates)], size, folder / "first", title)
-            rest = [(seed, best(trials).rate) for seed in seeds[1:]]
+        runs, size, whole = self._begin(contender)
+        trials, costs = self._groups(contender, runs, size, folder if whole else folder / "first", title)
+        if not whole:
+            rest = [(seed, best(trials).rate) for seed in list(contender.starts)[1:]]
             more, more_costs = self._groups(contender, rest, size, folder / "rest", title)
             trials, costs = trials + more, costs + more_costs
         times = [cost.step_ms for cost in costs if cost.step_ms is not None]
         cost = costs[0]._replace(step_ms=float(np.median(times)) if times else None)
-        return {seed: [trial for trial in trials if trial.seed == seed] for seed in seeds}, cost
+        return {seed: [trial for trial in trials if trial.seed == seed] for seed in contender.starts}, cost
+
+    def first(self, contender: Contender, folder: pathlib.Path) -> "functools.partial[Result]":
+        """The call that trains the first group of runs, whose programs are those of all others."""
+        runs, size, _ = self._begin(contender)
+        return self._call(contender, runs[:size], folder, "")
+
+    def _begin(self, contender: Contender) -> tuple[list[tuple[int, float]], int, bool]:
+        """The seeds and rates that are trained first, how many at a time, and whether there are no others."""
+        seeds, rates = list(contender.starts), contender.rates
+        every = [(seed, rate) for seed in seeds for rate in rates]
+        most = fitting(contender.starts[seeds[0]])
+        if self.tune == "every" or len(rates) == 1:
+            return every, _divisor(len(every), most), True
+        return every[: len(rates)], _divisor(math.gcd(len(rates), len(seeds) - 1), most), False
 
     def _groups(
         self, contender: Contender, runs: list[tuple[int, float]], size: int, folder: pathlib.Path, title: str
@@ -123,24 +132,7 @@ class Trainer:
         done = _read(folder)
         if done is not None:
             return done
-        result = fit_many(
-            contender.model,
-            stacked([contender.starts[seed] for seed, _ in runs]),
-            contender.objective,
-            contender.plan,
-            contender.pool,
-            contender.valid,
-            optimizer=optimizer(contender.steps),
-            seeds=[self.first_seed + seed for seed, _ in runs],
-            rates=[rate for _, rate in runs],
-            subsets=[self.subsets[seed] for seed, _ in runs],
-            steps=contender.steps,
-            batch_size=self.batch_size,
-            **self.numerics,
-            eval_every=max(1, contender.steps // EVALUATIONS),
-            run_dir=folder,
-            progress=title if self.show else False,
-        )
+        result = self._call(contender, runs, folder, title)()
         resolved, n = result.plan, len(runs)
         learnt = {name: leaf for name, leaf in named_leaves(result.params).items() if _is_own(name, resolved)}
         cost = Cost(
@@ -158,6 +150,29 @@ class Trainer:
             trials.append(Trial(seed, rate, value, step, rows.get(i, ()), file))
         by_first(lambda: _write(folder, trials, cost))
         return trials, cost
+
+    def _call(
+        self, contender: Contender, runs: list[tuple[int, float]], folder: pathlib.Path, title: str
+    ) -> "functools.partial[Result]":
+        return functools.partial(
+            fit_many,
+            contender.model,
+            stacked([contender.starts[seed] for seed, _ in runs]),
+            contender.objective,
+            contender.plan,
+            contender.pool,
+            contender.valid,
+            optimizer=optimizer(contender.steps),
+            seeds=[self.first_seed + seed for seed, _ in runs],
+            rates=[rate for _, rate in runs],
+            subsets=[self.subsets[seed] for seed, _ in runs],
+            steps=contender.steps,
+            batch_size=self.batch_size,
+            **self.numerics,
+            eval_every=max(1, contender.steps // EVALUATIONS),
+            run_dir=folder,
+            progress=title if self.show else False,
+        )
 
 
 def filled(start: Params, learnt: Params) -> Params:
