@@ -23,6 +23,7 @@ from tljax.checkpoints.run import RunError
 from tljax.objectives import cross_entropy
 from tljax.plans import plan
 from tljax.training import fit, read_rows
+from tljax.training.loop import Loop
 
 HERE = pathlib.Path(__file__).parent
 SCRIPT = HERE / "resume_script.py"
@@ -273,7 +274,15 @@ def test_where_nothing_is_said_it_is_saved_half_way_at_the_end_and_by_the_clock(
     now = [0.0]
     clock = types.SimpleNamespace(perf_counter=time.perf_counter, monotonic=lambda: now[0])
     monkeypatch.setattr("tljax.training.loop.time", clock)
-    short(tmp_path / "b", keep=50, on_log=[lambda row: now.append(now.pop() + 40)])
+    launch = Loop._launch
+
+    def slow(loop, run, step):
+        now[0] += 40
+        return launch(loop, run, step)
+
+    monkeypatch.setattr(Loop, "_launch", slow)
+    monkeypatch.setattr("tljax.training.loop.next_chunk", lambda *_, **__: 100)
+    short(tmp_path / "b", keep=50)
     assert saves(tmp_path / "b") == [12, 18, 24]  # half-way, forty seconds later, at the end
 
 
