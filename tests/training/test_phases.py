@@ -113,8 +113,8 @@ def test_layers_that_a_term_asks_for_are_there_with_gradients():
 def test_phases_are_updates_one_after_the_other(accumulate):
     params, optimizer, objective = TANH.init(jax.random.key(1), X), optax.sgd(0.1, momentum=0.9), game(PHASES)
     batches = {"source": Batch(X, Y), "target": Batch(TARGET[:4])}
-    if accumulate == 2:  # halves that are alike: the same gradients
-        batches = jax.tree.map(lambda a: jnp.concatenate([a, a]), batches)
+    if accumulate == 2:  # microbatches that are alike: the same gradients
+        batches = jax.tree.map(lambda a: jnp.repeat(a, 2, axis=0), batches)
     state, metrics = one_step(
         TANH, 0.5 * cross_entropy() + objective, optimizer, params, batches, n=3, accumulate=accumulate
     )
