@@ -66,7 +66,7 @@ def add_run(group: Any) -> None:
 
 
 def add_numerics(group: Any) -> None:
-    """Add the options of a command that trains: the type of numbers, and what saves memory."""
+    """Add the options of a command that trains: the type of numbers, what saves memory, and the devices."""
     add = group.add_argument
     add(
         "--precision", metavar="TYPE",
@@ -80,6 +80,7 @@ def add_numerics(group: Any) -> None:
         "--microbatch", metavar="N",
         help="examples that go through the model at once, or auto: as many as fit into memory (default: the batch)",
     )  # fmt: skip
+    add("--mesh", metavar="AXIS=N,...", help="spread training over devices, as data=4,fsdp=2 (default: one device)")
 
 
 def _add_processes(group: Any) -> None:

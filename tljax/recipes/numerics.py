@@ -1,9 +1,10 @@
-"""In which type a recipe trains and how it saves memory: settings that several recipes share."""
+"""In which type a recipe trains, how it saves memory, and on which devices: settings that several recipes share."""
 
 import dataclasses
 from typing import Any
 
 from tljax.models.remat import POLICIES
+from tljax.recipes.devices import mesh_of
 from tljax.recipes.options import require, require_known
 from tljax.training.precision import PRECISIONS
 
@@ -21,6 +22,9 @@ class Numerics:
     microbatch: str | None = None
     """Examples that go through the model at once, a number, or "auto": as many as fit into memory; None: the batch."""
 
+    mesh: str | None = None
+    """Over which devices training is spread, as "data=4,fsdp=2"; None: one, or of several processes all."""
+
     def of_fit(self, batch_size: int) -> dict[str, Any]:
         """The keywords of `fit` for such batches; raises `SettingsError` for what is none of the choices."""
         require_known("precision", self.precision, PRECISIONS)
@@ -32,4 +36,5 @@ class Numerics:
             require(fits, "microbatch", self.microbatch, f"auto, or a divisor of the batch size, {batch_size}")
             pieces = batch_size // size
         remat = None if self.remat == "none" else self.remat
-        return {"precision": self.precision, "remat": remat, "accumulate": pieces}
+        found = {"precision": self.precision, "remat": remat, "accumulate": pieces}
+        return found if self.mesh is None else found | {"mesh": mesh_of(self.mesh)}

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from tljax.tree import nearest
 from tljax.types import TljaxError
 
-NOT_DESCRIBED = ("run_dir", "resume")
-"""Options that say where a run stands, not what it computes."""
+NOT_DESCRIBED = ("run_dir", "resume", "mesh")
+"""Options that say where a run stands and is made, not what it computes."""
 
 _S = TypeVar("_S")
 
