@@ -33,6 +33,6 @@ def mesh_of(text: str) -> Mesh:
     """
     sizes = sizes_of(text)
     try:
-        return mesh(**sizes)
+        return mesh(sizes.get("data"), sizes.get("fsdp", 1), sizes.get("tensor", 1))
     except MeshError as error:
         raise SettingsError(f"option 'mesh' is {text!r}: {error}") from error

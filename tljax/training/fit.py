@@ -1,7 +1,6 @@
 """`fit`: one training run, or a stack of them, from data to the best parameters."""
 
 import contextlib
-import hashlib
 import pathlib
 import time
 import warnings
@@ -13,23 +12,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax.checkpoints import save_weights
-from tljax.checkpoints.checksum import checksum
 from tljax.checkpoints.run import RunCheckpoints, make_folder
 from tljax.evaluation.progress import progress_bar
 from tljax.objectives import Term
 from tljax.plans import Plan, plan
-from tljax.processes import fetched, from_first, is_first
+from tljax.processes import fetched, from_first, is_first, several, together
 from tljax.training.agreement import Peers
-from tljax.training.choosing import Chooser
 from tljax.training.compile import shapes_of
 from tljax.training.dispatch import StepCost
+<<<<<<< HEAD
 from tljax.training.feeding import known_by, open_feeds
+=======
+from tljax.training.feeding import open_feeds
+from tljax.training.fingerprints import description
+from tljax.training.in_turn import run_in_turn
+from tljax.training.inputs import FitError, own_subsets
+>>>>>>> 29a0ca3 (Several processes train on a mesh: data by process, runs in turn, tests)
 from tljax.training.log import Log
 from tljax.training.loop import Loop
 from tljax.training.microbatches import with_microbatches
 from tljax.training.prepared import Prepared
 from tljax.training.result import Result
+<<<<<<< HEAD
 from tljax.training.starting import many_runs, one_run
+=======
+from tljax.training.stack import apart, one_of
+>>>>>>> 29a0ca3 (Several processes train on a mesh: data by process, runs in turn, tests)
 from tljax.training.state import Run
 from tljax.tree import merge, nbytes
 from tljax.types import Model, Params
@@ -84,8 +92,15 @@ def fit(
     True
     """
     began = time.perf_counter()
+<<<<<<< HEAD
     given = one_run(model, params, objective, plan, train, valid, optimizer=optimizer, seed=seed, **options)
     return _run(*given, began)
+=======
+    start, factor = jnp.asarray(_seed(seed), jnp.uint32), jnp.float32(1.0)
+    chosen = options_from(options)
+    prepared = together(lambda: prepare(model, params, objective, plan, train, valid, optimizer, chosen))
+    return _run(prepared, params, start, factor, began)
+>>>>>>> 29a0ca3 (Several processes train on a mesh: data by process, runs in turn, tests)
 
 
 def fit_many(
@@ -115,6 +130,9 @@ def fit_many(
         K heads or adapters on one backbone, ``shared="backbone/**"``. They are held once, however many runs there are:
         in memory, in checkpoints, and in the result, of which ``result.of(i)`` gives the whole tree of one run.
 
+    On a mesh, and so with several processes, the runs are made one after the other, each on all devices, and in folders
+    of their own in `run_dir`; the result is on the host.
+
     A run whose loss becomes NaN does not end the others: none of its evaluations is ever the best.
 
     Raises as `fit` does, but for `NonFiniteError`.
@@ -131,12 +149,47 @@ def fit_many(
     >>> result.best_value.shape
     (2,)
     """
+<<<<<<< HEAD
     began = time.perf_counter()
     given = many_runs(
         model, params, objective, plan, train, valid,
         optimizer=optimizer, seeds=seeds, rates=rates, subsets=subsets, shared=shared, **options,
     )  # fmt: skip
     return _run(*given, began)
+=======
+    began, count = time.perf_counter(), len(seeds)
+    common = frozenset(select(shared).names(params))
+    for name, leaf in named_leaves(apart(params, common)[0]).items():
+        if np.shape(leaf)[:1] != (count,) or not count:
+            raise FitError(
+                f"fit_many got {count} seeds, so every leaf of params needs as many runs, one or more, on axis 0; "
+                f"found {name!r} of the shape {np.shape(leaf)}. Frozen leaves that all runs share are named with "
+                "shared='backbone/**'"
+            )
+    factors = [1.0] * count if rates is None else [float(factor) for factor in rates]
+    if len(factors) != count or not all(0 < factor < np.inf for factor in factors):
+        raise FitError(f"rates are positive numbers, one for each of the {count} seeds; found {factors}")
+    starts = jnp.asarray([_seed(seed) for seed in seeds], jnp.uint32)
+    chosen, rate = options_from(options), jnp.asarray(factors, jnp.float32)
+    if chosen.mesh is not None or several():
+        one = one_of(params, 0, common)
+        given = (model, one, objective, plan, train, valid, optimizer, chosen)
+        prepared = together(lambda: prepare(*given, shared=common, in_turn=True))
+
+        def run(mine: Prepared, i: int) -> Result:
+            return _run(mine, one_of(params, i, common), starts[i], rate[i], began)
+
+        return run_in_turn(prepared, count, subsets, run, common)
+    prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen, shared=common)
+    prepared.streams = own_subsets(prepared.streams, subsets, count)
+    return _run(prepared, params, starts, rate, began)
+
+
+def _seed(seed: Any) -> int:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise FitError(f"a seed is a whole number from 0 to {2**32 - 1}; found {seed!r}")
+    return int(seed)
+>>>>>>> 29a0ca3 (Several processes train on a mesh: data by process, runs in turn, tests)
 
 
 def _run(prepared: Prepared, params: Params, seed: Any, rate: Any, called: float) -> Result:
@@ -151,6 +204,7 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any, called: float
     start.wait()
     compiling = time.perf_counter() - began
     run = start(*given, prepared.streams)
+    peers = Peers()
     with _checkpoints(folder, prepared, given, run) as checkpoints:
         log = Log(folder / "metrics.jsonl" if folder else None, options.on_log)
         run, seconds = _resumed(checkpoints, log, run)
@@ -159,12 +213,13 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any, called: float
             title += f", in {prepared.accumulate} microbatches"
         with (
             progress_bar(title, options.steps, show=bool(options.progress) and is_first()) as tell,
-            _feeds(prepared, run) as feeds,
+            _feeds(prepared, run, peers) as feeds,
         ):
             loop = Loop(
                 prepared.program, prepared.streams, prepared.valid, feeds, prepared.rhythm, log, checkpoints, tell,
-                prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked, Peers(),
-                options.patience is not None, called, compiling, seconds,
+                prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked,
+                prepared.choices.stacked or prepared.tolerant, peers, options.patience is not None, called, compiling,
+                seconds,
             )  # fmt: skip
             run = loop.run(run)
     result = _result(run, loop, prepared, params, log)
@@ -175,10 +230,12 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any, called: float
 
 
 def _checkpoints(folder: pathlib.Path | None, prepared: Prepared, given: tuple[Any, ...], run: Run) -> Any:
-    """The checkpoints in `folder`, or without one a context of None."""
+    """The checkpoints in `folder`, or without one a context of None. Raises where processes have not the same run."""
+    if folder is None and not several():
+        return contextlib.nullcontext()
+    config = description(prepared, given, run)
     if folder is None:
         return contextlib.nullcontext()
-    config = prepared.description | _start(run) | _fingerprints(prepared.alone or prepared, given, run)
     return RunCheckpoints(folder / "checkpoints", config, keep=prepared.options.keep)
 
 
@@ -192,12 +249,12 @@ def _resumed(checkpoints: RunCheckpoints | None, log: Log, run: Run) -> tuple[Ru
     return run, notes["training_seconds"]
 
 
-def _feeds(prepared: Prepared, run: Run) -> Any:
+def _feeds(prepared: Prepared, run: Run, peers: Peers) -> Any:
     first = int(np.max(run.state.step))
     left = range(first, first if np.all(run.best.stopped) else prepared.options.steps)
     return open_feeds(
         prepared.fed, prepared.exam, seed=run.state.seed, batch_sizes=dict(prepared.choices.batch_sizes), steps=left,
-        exams=len(left) // prepared.rhythm.eval_every + 2 if left else 0, placement=prepared.placement,
+        exams=len(left) // prepared.rhythm.eval_every + 2 if left else 0, placement=prepared.placement, peers=peers,
     )  # fmt: skip
 
 
@@ -235,43 +292,6 @@ def _step_cost(run: Run, prepared: Prepared) -> Callable[[], StepCost]:
     """The cost of a step when it is asked for; the arrays of the run are not kept for it."""
     program, shapes = prepared.program, shapes_of((run, prepared.streams))
     return lambda: program.advance.cost(*shapes)
-
-
-def _start(run: Run) -> dict[str, Any]:
-    return {"seed": np.asarray(run.state.seed).tolist(), "rate": np.asarray(run.state.rate).tolist()}
-
-
-def _fingerprints(prepared: Prepared, start: tuple[Any, ...], run: Run) -> dict[str, str]:
-    """What tells two runs apart beyond their stated settings: the text of the programs, the start, and the data.
-
-    `prepared`: on one device, so that they are the same on every mesh. `start`: what the run began with.
-    """
-    program, streams, valid = prepared.program, prepared.streams, prepared.valid
-    examples = valid.data if isinstance(valid, Chooser) else valid
-    # Shapes alone: arrays that were placed on devices, as restored ones are, leave traces in the text.
-    shapes, held_out = jax.tree.map(_shape, (run, streams)), jax.tree.map(_shape, examples)
-    begin = program.start.lower(*jax.tree.map(_shape, (*start, streams))).as_text()
-    train = program.advance.lower(*shapes, jax.ShapeDtypeStruct((), jnp.int32)).as_text()
-    if isinstance(valid, Chooser):
-        evaluation = valid.text(shapes[0])
-    else:
-        evaluation = "" if valid is None else program.validate.lower(shapes[0], held_out).as_text()
-    fed, exam = prepared.fed, prepared.exam
-    return {
-        "training program (optimiser, schedule, loss, model)": _digest(train.encode()),
-        "evaluation program": _digest(evaluation.encode()),
-        "starting parameters": _digest(checksum(start).tobytes() + begin.encode()),
-        "training data": _digest(b"".join([checksum(streams).tobytes(), *(known_by(fed[n]) for n in sorted(fed))])),
-        "validation data": _digest(checksum(examples).tobytes() if exam is None else known_by(exam)),
-    }
-
-
-def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _examples_per_step(prepared: Prepared) -> int:

@@ -58,6 +58,8 @@ class Loop:
     monitor: str
     examples_per_step: int
     stacked: bool
+    tolerant: bool
+    """Whether a loss that is not finite ends nothing."""
     peers: Peers
     stops_early: bool
     began: float
@@ -153,7 +155,7 @@ class Loop:
         now = time.perf_counter()
         seconds = now - max(flight.began, self.looked_at)
         failed = int(np.max(note.failed))
-        if failed >= 0 and not self.stacked:  # in a stack an outcome: its evaluations never become the best
+        if failed >= 0 and not self.tolerant:  # of several runs an outcome: its evaluations never become the best
             raise failure(run, failed, self.checkpoints)
         self._note_seconds(flight, seconds)
         if self.rhythm.due(flight.step, self.rhythm.log_every):

@@ -73,15 +73,42 @@ class Placement:
 
     def put(self, tree: Tree) -> Tree:
         """`tree` on the devices, every leaf where it belongs."""
-        return jax.device_put(tree, self.shardings(tree))
+        return jax.tree.map(_placed, tree, self.shardings(tree))
 
     def everywhere(self, tree: Tree) -> Tree:
         """`tree`, such as data, whole on every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, _WHOLE))
+        return jax.tree.map(lambda leaf: _placed(leaf, NamedSharding(self.mesh, _WHOLE)), tree)
 
     def divided(self, tree: Tree) -> Tree:
         """The leaves of a batch, `[B, ...]`, on the devices, each with its own examples."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(BATCH_AXES)))
+        return jax.tree.map(lambda leaf: _placed(leaf, self._batch), tree)
+
+    def rows(self, size: int) -> np.ndarray:
+        """Which examples of a batch of `size` the devices of this process hold, in rising order: all, if it is alone.
+
+        >>> import jax
+        >>> from tljax.training.layout import layout
+        >>> from tljax.training.mesh import mesh
+        >>> layout().resolve({}, mesh(devices=jax.devices()[:1])).rows(3).tolist()
+        [0, 1, 2]
+        """
+        places = self._batch.addressable_devices_indices_map((size,)).values()
+        return np.unique(np.concatenate([np.arange(size)[place] for place in places]))
+
+    def assembled(self, tree: Tree, rows: np.ndarray, size: int) -> Tree:
+        """A batch of `size` on the devices, of which `tree` has the `rows` of this process."""
+
+        def one(leaf: Any) -> jax.Array:
+            def part(index: Any) -> Any:
+                return leaf[np.searchsorted(rows, np.arange(size)[index[0]])]
+
+            return jax.make_array_from_callback((size, *leaf.shape[1:]), self._batch, part)
+
+        return jax.tree.map(one, tree)
+
+    @property
+    def _batch(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
 
     def filled(self, tree: Tree) -> Tree:
         """Evaluation data, `[batches, B, ...]`, with zeros, which are their weights too, up to a B that divides."""
@@ -155,6 +182,15 @@ def placed_apply(apply: Callable[..., Output], placement: Placement) -> Callable
         return output._replace(logits=logits, features=features)
 
     return applied
+
+
+def _placed(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return jax.jit(lambda a: a, out_shardings=sharding)(leaf)
+    host = np.asarray(leaf)  # the same in every process; each takes the parts of its devices
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _without_batch(entry: Any) -> Any:

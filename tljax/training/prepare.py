@@ -11,9 +11,11 @@ from tljax.evaluation import Metric, Validator
 from tljax.models.remat import CPU_OPTIONS, rematerialised
 from tljax.objectives import Term
 from tljax.plans import Plan, Resolved
+from tljax.processes import several
 from tljax.training.choosing import Chooser, chooser
 from tljax.training.inputs import FitError, looked_at, padded, place_of, streams_of
 from tljax.training.layout import layout
+from tljax.training.mesh import mesh
 from tljax.training.monitor import choose_monitor
 from tljax.training.options import Options, is_count
 from tljax.training.placement import placed_apply
@@ -28,15 +30,16 @@ from tljax.types import Batch, Model, Params
 
 def prepare(
     model: Model, params: Params, objective: Term, plan: Plan, train: Any, valid: Any,
-    optimizer: Any, options: Options, *, shared: Names | None = None,
+    optimizer: Any, options: Options, *, shared: Names | None = None, in_turn: bool = False,
 ) -> Prepared:  # fmt: skip
     """Check what `fit` was given, and make its program. Raises `FitError`, or the `PlanError` of the plan.
 
-    `shared`: for a stack of runs, the names of the leaves that have no axis for the runs.
+    `shared`: for a stack of runs, the names of the leaves that have no axis for the runs. `in_turn`: they are made one
+    after the other, and `params` are those of one.
     """
     _check_kinds(model, objective, plan, optimizer)
-    stacked = shared is not None
-    one = one_of(params, 0, shared) if shared is not None else params
+    stacked = shared is not None and not in_turn
+    one = one_of(params, 0, shared) if shared is not None and stacked else params
     resolved = plan.resolve(one)
     _check_shared(resolved, shared or frozenset())
     data = streams_of(train, objective, options.views)
@@ -45,10 +48,10 @@ def prepare(
     held_out = _held_out(computing, one, valid, options, shared)
     fed = {name: stream for name, stream in data.items() if isinstance(stream, ExampleStream)}
     exam = valid if isinstance(valid, ExampleStream) else None
-    if stacked and (fed or exam is not None):
+    if shared is not None and (fed or exam is not None):
         raise FitError("fit_many keeps its data on the device and takes no stream; run fit once for each seed")
     choices = _choices(computing, one, data, held_out, _task(train, valid), options, stacked)
-    choices = choices._replace(shared=shared or frozenset(), compiler=_compiler(options))
+    choices = choices._replace(shared=shared if shared and stacked else frozenset(), compiler=_compiler(options))
     streams = {name: place_of(stream, dict(choices.batch_sizes)[name]) for name, stream in data.items()}
     rhythm = _rhythm(options)
     accumulate = 1 if options.accumulate == "auto" else options.accumulate
@@ -73,13 +76,13 @@ def prepare(
         program_of, program_of(accumulate), streams, fed, held_out, exam, options, rhythm, resolved, choices,
         description, accumulate,
     )  # fmt: skip
-    if options.mesh is None:
+    # Of several processes none could go on alone, so without a word all their devices are used.
+    over = mesh() if options.mesh is None and several() else options.mesh
+    if over is None or stacked:
         return alone
-    if stacked:
-        raise FitError("fit_many runs on one device: leave mesh out, or run fit once for each seed")
     if options.accumulate == "auto":
         raise FitError('accumulate="auto" is for one device: leave mesh out, or give the number of microbatches')
-    choices = choices._replace(placement=(options.layout or layout()).resolve(params, options.mesh))
+    choices = choices._replace(placement=(options.layout or layout()).resolve(params, over))
     return alone.on_mesh(programs(placed_apply(model.apply, choices.placement), choices), computing, choices)
 
 

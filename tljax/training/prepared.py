@@ -40,6 +40,8 @@ class Prepared:
     """Microbatches that each batch is cut into; 1 as long as they are to be chosen."""
     alone: "Prepared | None" = None
     """Of a run on a mesh, the same run on one device: what it is known by, wherever it goes on."""
+    tolerant: bool = False
+    """Whether a loss that is not finite is an outcome, as in a stack, and ends nothing."""
 
     @property
     def placement(self) -> Placement | None:
