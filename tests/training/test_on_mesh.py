@@ -15,7 +15,6 @@ from training_cases import HITS, TANH, examples, normed, same
 import tljax as tl
 from tljax import peft
 from tljax.objectives import stateless
-from tljax.training import FitError
 from tljax.training.options import options_from
 from tljax.training.prepare import prepare
 from tljax.training.traffic import collectives

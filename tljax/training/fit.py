@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tljax.checkpoints import save_weights
@@ -16,30 +15,22 @@ from tljax.checkpoints.run import RunCheckpoints, make_folder
 from tljax.evaluation.progress import progress_bar
 from tljax.objectives import Term
 from tljax.plans import Plan, plan
-from tljax.processes import fetched, from_first, is_first, several, together
+from tljax.processes import fetched, from_first, is_first, several
 from tljax.training.agreement import Peers
 from tljax.training.compile import shapes_of
 from tljax.training.dispatch import StepCost
-<<<<<<< HEAD
-from tljax.training.feeding import known_by, open_feeds
-=======
 from tljax.training.feeding import open_feeds
 from tljax.training.fingerprints import description
 from tljax.training.in_turn import run_in_turn
-from tljax.training.inputs import FitError, own_subsets
->>>>>>> 29a0ca3 (Several processes train on a mesh: data by process, runs in turn, tests)
 from tljax.training.log import Log
 from tljax.training.loop import Loop
 from tljax.training.microbatches import with_microbatches
 from tljax.training.prepared import Prepared
 from tljax.training.result import Result
-<<<<<<< HEAD
+from tljax.training.stack import one_of
 from tljax.training.starting import many_runs, one_run
-=======
-from tljax.training.stack import apart, one_of
->>>>>>> 29a0ca3 (Several processes train on a mesh: data by process, runs in turn, tests)
 from tljax.training.state import Run
-from tljax.tree import merge, nbytes
+from tljax.tree import merge, nbytes, select
 from tljax.types import Model, Params
 
 
@@ -92,15 +83,8 @@ def fit(
     True
     """
     began = time.perf_counter()
-<<<<<<< HEAD
     given = one_run(model, params, objective, plan, train, valid, optimizer=optimizer, seed=seed, **options)
     return _run(*given, began)
-=======
-    start, factor = jnp.asarray(_seed(seed), jnp.uint32), jnp.float32(1.0)
-    chosen = options_from(options)
-    prepared = together(lambda: prepare(model, params, objective, plan, train, valid, optimizer, chosen))
-    return _run(prepared, params, start, factor, began)
->>>>>>> 29a0ca3 (Several processes train on a mesh: data by process, runs in turn, tests)
 
 
 def fit_many(
@@ -149,47 +133,19 @@ def fit_many(
     >>> result.best_value.shape
     (2,)
     """
-<<<<<<< HEAD
     began = time.perf_counter()
     given = many_runs(
         model, params, objective, plan, train, valid,
         optimizer=optimizer, seeds=seeds, rates=rates, subsets=subsets, shared=shared, **options,
     )  # fmt: skip
-    return _run(*given, began)
-=======
-    began, count = time.perf_counter(), len(seeds)
+    if given.prepared.placement is None:
+        return _run(*given, began)
     common = frozenset(select(shared).names(params))
-    for name, leaf in named_leaves(apart(params, common)[0]).items():
-        if np.shape(leaf)[:1] != (count,) or not count:
-            raise FitError(
-                f"fit_many got {count} seeds, so every leaf of params needs as many runs, one or more, on axis 0; "
-                f"found {name!r} of the shape {np.shape(leaf)}. Frozen leaves that all runs share are named with "
-                "shared='backbone/**'"
-            )
-    factors = [1.0] * count if rates is None else [float(factor) for factor in rates]
-    if len(factors) != count or not all(0 < factor < np.inf for factor in factors):
-        raise FitError(f"rates are positive numbers, one for each of the {count} seeds; found {factors}")
-    starts = jnp.asarray([_seed(seed) for seed in seeds], jnp.uint32)
-    chosen, rate = options_from(options), jnp.asarray(factors, jnp.float32)
-    if chosen.mesh is not None or several():
-        one = one_of(params, 0, common)
-        given = (model, one, objective, plan, train, valid, optimizer, chosen)
-        prepared = together(lambda: prepare(*given, shared=common, in_turn=True))
 
-        def run(mine: Prepared, i: int) -> Result:
-            return _run(mine, one_of(params, i, common), starts[i], rate[i], began)
+    def run(mine: Prepared, i: int) -> Result:
+        return _run(mine, one_of(params, i, common), given.seed[i], given.rate[i], began)
 
-        return run_in_turn(prepared, count, subsets, run, common)
-    prepared = prepare(model, params, objective, plan, train, valid, optimizer, chosen, shared=common)
-    prepared.streams = own_subsets(prepared.streams, subsets, count)
-    return _run(prepared, params, starts, rate, began)
-
-
-def _seed(seed: Any) -> int:
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
-        raise FitError(f"a seed is a whole number from 0 to {2**32 - 1}; found {seed!r}")
-    return int(seed)
->>>>>>> 29a0ca3 (Several processes train on a mesh: data by process, runs in turn, tests)
+    return run_in_turn(given.prepared, len(seeds), subsets, run, common)
 
 
 def _run(prepared: Prepared, params: Params, seed: Any, rate: Any, called: float) -> Result:

@@ -8,11 +8,12 @@ import numpy as np
 
 from tljax.objectives import Term
 from tljax.plans import Plan, plan
+from tljax.processes import several, together
 from tljax.training.inputs import FitError, own_subsets
 from tljax.training.options import options_from
 from tljax.training.prepare import prepare
 from tljax.training.prepared import Prepared
-from tljax.training.stack import apart
+from tljax.training.stack import apart, one_of
 from tljax.tree import named_leaves, select
 from tljax.types import Array, Model, Params
 
@@ -38,7 +39,8 @@ def one_run(
     optimizer: Any, seed: int = 0, **options: Any,
 ) -> Start:  # fmt: skip
     """The start of a run with the arguments of `fit`, which are checked."""
-    prepared = prepare(model, params, objective, plan, train, valid, optimizer, options_from(options))
+    chosen = options_from(options)
+    prepared = together(lambda: prepare(model, params, objective, plan, train, valid, optimizer, chosen))
     return Start(prepared, params, jnp.asarray(_seed(seed), jnp.uint32), jnp.float32(1.0))
 
 
@@ -61,9 +63,14 @@ def many_runs(
     if len(factors) != count or not all(0 < factor < np.inf for factor in factors):
         raise FitError(f"rates are positive numbers, one for each of the {count} seeds; found {factors}")
     starts = jnp.asarray([_seed(seed) for seed in seeds], jnp.uint32)
-    prepared = prepare(model, params, objective, plan, train, valid, optimizer, options_from(options), shared=common)
+    chosen, rate = options_from(options), jnp.asarray(factors, jnp.float32)
+    given = (objective, plan, train, valid, optimizer, chosen)
+    if chosen.mesh is not None or several():  # one after the other: prepared is one of them
+        one = one_of(params, 0, common)
+        return Start(together(lambda: prepare(model, one, *given, shared=common, in_turn=True)), params, starts, rate)
+    prepared = prepare(model, params, *given, shared=common)
     prepared.streams = own_subsets(prepared.streams, subsets, count)
-    return Start(prepared, params, starts, jnp.asarray(factors, jnp.float32))
+    return Start(prepared, params, starts, rate)
 
 
 def _seed(seed: Any) -> int:
