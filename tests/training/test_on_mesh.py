@@ -1,5 +1,6 @@
 """A run on a mesh is the run on one device, and its program sends what the layout makes it send, and nothing else."""
 
+import functools
 import itertools
 import shutil
 
@@ -333,9 +334,16 @@ def test_what_does_not_fit_is_told(options, message):
         run(**{"mesh": BOTH} | options)
 
 
-def test_stacks_of_runs_are_for_one_device():
+def test_on_a_mesh_the_runs_of_a_stack_are_made_in_turn():
     starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), TANH.init(jax.random.key(0), X))
     stack = tl.fit_many(TANH, starts, ENTROPY, train=TRAIN, seeds=[0, 1], **SHORT)
     turns = tl.fit_many(TANH, starts, ENTROPY, train=TRAIN, seeds=[0, 1], mesh=DATA, **SHORT)
     assert [(row["step"], row["run"]) for row in turns.history] == [(row["step"], row["run"]) for row in stack.history]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), turns.params, stack.params)
+
+
+def test_runs_in_turn_are_not_compiled_as_a_stack():
+    starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), TANH.init(jax.random.key(0), X))
+    runs = functools.partial(tl.fit_many, TANH, starts, ENTROPY, train=TRAIN, seeds=[0, 1], mesh=DATA, **SHORT)
+    with pytest.raises(tl.TljaxError, match="one after the other"):
+        tl.compile_all([runs])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import numpy as np
 
 from tljax.training.fit import fit, fit_many
 from tljax.training.inputs import FitError
@@ -29,7 +30,7 @@ def compile_all(fits: Iterable[functools.partial[Result]]) -> float:
       The wall time that it took, in seconds.
 
     Raises:
-      FitError: what is no such partial; and as `fit` and `fit_many` do.
+      FitError: what is no such partial, or a `fit_many` on a mesh; and as `fit` and `fit_many` do.
 
     >>> import numpy as np, optax
     >>> from tljax.models import mlp
@@ -49,7 +50,12 @@ def compile_all(fits: Iterable[functools.partial[Result]]) -> float:
         function: Any = getattr(call, "func", None)
         if function not in _STARTING:
             raise FitError(f"compile_all takes functools.partial(tl.fit, ...) or of tl.fit_many; found {call!r}")
-        start = _STARTING[function](*call.args, **call.keywords).placed()
+        start = _STARTING[function](*call.args, **call.keywords)
+        if np.ndim(start.seed) and not start.prepared.choices.stacked:
+            raise FitError(
+                "on a mesh fit_many makes its runs one after the other: give compile_all a fit of one of them"
+            )
+        start = start.placed()
         folder = start.prepared.options.run_dir
         prepared = with_microbatches(*start, None if folder is None else pathlib.Path(folder))
         begun.append((prepared, prepared.program.start.begin(*start[1:], prepared.streams)))  # its arrays may go
