@@ -74,8 +74,9 @@ def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(tmp_path, unbroken
     status, said = run(tmp_path, "log", "48", "signal=SIGTERM")
     assert status == 143, said
     assert said.strip().endswith("The same command continues from there.")
-    assert f"terminated at step 48; saved in {tmp_path}/run/checkpoints" in said
-    assert (tmp_path / "run" / "checkpoints" / "48").is_dir()
+    # When the row of step 48 is written, the next launch is under way: up to step 49, at which a save is due.
+    assert f"terminated at step 49; saved in {tmp_path}/run/checkpoints" in said
+    assert (tmp_path / "run" / "checkpoints" / "49").is_dir()
     assert finished(tmp_path) == unbroken
 
 
