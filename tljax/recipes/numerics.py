@@ -9,11 +9,11 @@ from tljax.recipes.options import require, require_known
 from tljax.training.precision import PRECISIONS
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)  # before the fields of a recipe, which keep their places
 class Numerics:
     """Settings of the training steps. Each field is an option of the same name.
 
-    >>> Numerics("bfloat16", microbatch="8").of_fit(32)
+    >>> Numerics(precision="bfloat16", microbatch="8").of_fit(32)
     {'precision': 'bfloat16', 'remat': None, 'accumulate': 4}
     """
 

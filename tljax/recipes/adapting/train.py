@@ -73,10 +73,9 @@ def train(setup: Setup, method: Approach, folder: pathlib.Path, show: bool) -> l
 def folder_of(folder: pathlib.Path, number: int, method: Approach) -> pathlib.Path:
     """The folder of a method in that of the run.
 
-        >>> from tljax.processes import at_hand, by_first, from_first
-    from tljax.recipes.adapting.methods import approach
-        >>> print(folder_of(pathlib.Path("run"), 1, approach("source-only")))
-        run/methods/1-source-only
+    >>> from tljax.recipes.adapting.methods import approach
+    >>> print(folder_of(pathlib.Path("run"), 1, approach("source-only")))
+    run/methods/1-source-only
     """
     return folder / "methods" / f"{number}-{re.sub(r'[^A-Za-z0-9.]+', '-', method.name).strip('-')}"
 
