@@ -11,10 +11,12 @@ import signal
 import sys
 import threading
 
-FOLDER, PORT, COUNT, NUMBER = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-GIVEN = dict(word.split("=") for word in sys.argv[5:])
+RUN = __name__ == "__main__"  # pytest imports this file too, to look for doctests
+FOLDER, PORT, COUNT, NUMBER, *WORDS = sys.argv[1:] if RUN else (".", "0", "1", "0")
+FOLDER, COUNT, NUMBER, GIVEN = pathlib.Path(FOLDER), int(COUNT), int(NUMBER), dict(word.split("=") for word in WORDS)
 STEPS = 24
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={4 // COUNT} --xla_backend_optimization_level=1"
+if RUN:
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={4 // COUNT} --xla_backend_optimization_level=1"
 
 import jax  # noqa: E402  (the flags must stand first)
 import numpy as np  # noqa: E402
@@ -71,5 +73,5 @@ def main():
         np.savez(FOLDER / "result.npz", *leaves, value=result.best_value)
 
 
-if __name__ == "__main__":
+if RUN:
     main()

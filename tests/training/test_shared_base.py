@@ -15,9 +15,9 @@ from training_cases import HITS, TANH, examples, same
 from tljax.objectives import cross_entropy
 from tljax.plans import freeze, linear_probe, plan, unfreeze
 from tljax.training import fit, fit_many
-from tljax.training.fit import prepare
 from tljax.training.inputs import FitError, own_subsets
 from tljax.training.options import options_from
+from tljax.training.prepare import prepare
 from tljax.tree import NoMatchError, named_leaves, nbytes
 
 X, Y = examples(40)
