@@ -55,16 +55,7 @@ def prepare(
     streams = {name: place_of(stream, dict(choices.batch_sizes)[name]) for name, stream in data.items()}
     rhythm = _rhythm(options)
     accumulate = 1 if options.accumulate == "auto" else options.accumulate
-    description = {
-        "model": model.name, "plan": str(plan), "objective": str(objective), "batch_size": dict(choices.batch_sizes),
-        "steps": rhythm.steps, "eval_every": rhythm.eval_every, "log_every": rhythm.log_every,
-        "monitor": choices.monitor, "patience": options.patience, "clip_norm": options.clip_norm,
-        "accumulate": accumulate, "ema": options.ema, "jax": jax.__version__,
-        "config": dict(options.config or {}),
-    }  # fmt: skip
-    description |= {"views": dict(options.views)} if options.views else {}
-    description |= {"remat": options.remat} if options.remat is not None else {}
-    description |= {"precision": options.precision} if options.precision != "float32" else {}
+    description = _description(model, plan, objective, options, choices, rhythm, accumulate)
     ways = (options.clip_norm, options.ema, options.precision)
 
     def programs(apply: Callable[..., Any], choices: Choices) -> Callable[[int], Program]:
@@ -84,6 +75,23 @@ def prepare(
         raise FitError('accumulate="auto" is for one device: leave mesh out, or give the number of microbatches')
     choices = choices._replace(placement=(options.layout or layout()).resolve(params, over))
     return alone.on_mesh(programs(placed_apply(model.apply, choices.placement), choices), computing, choices)
+
+
+def _description(
+    model: Model, plan: Plan, objective: Term, options: Options, choices: Choices, rhythm: Rhythm, accumulate: int
+) -> dict[str, Any]:
+    """What a run folder says of the run, and a run that is continued is compared by."""
+    found = {
+        "model": model.name, "plan": str(plan), "objective": str(objective), "batch_size": dict(choices.batch_sizes),
+        "steps": rhythm.steps, "eval_every": rhythm.eval_every, "log_every": rhythm.log_every,
+        "monitor": choices.monitor, "patience": options.patience, "clip_norm": options.clip_norm,
+        "accumulate": accumulate, "ema": options.ema, "jax": jax.__version__,
+        "config": dict(options.config or {}),
+    }  # fmt: skip
+    found |= {"views": dict(options.views)} if options.views else {}
+    found |= {"remat": options.remat} if options.remat is not None else {}
+    found |= {"precision": options.precision} if options.precision != "float32" else {}
+    return found
 
 
 def _check_kinds(model: Any, objective: Any, plan: Any, optimizer: Any) -> None:

@@ -119,16 +119,20 @@ def make_step(
         for turn in turns(objective, parts):
             now, found, fine = _updated(loss, transform, plan, parts, turn, now, batches, accumulate, axis_name)
             metrics, finite = found | metrics, finite & fine
-        model, stats = now.trainable["model"], now.stats
-        average = state.average if ema is None else _moved(state.average, (model, stats), state.step, ema)
         opt = now.opt if objective.phases else now.opt[0]
-        now = now._replace(opt=opt, average=average)
-        if state.scaling is not None:
-            now = kept_unless(finite, now._replace(frozen=None), state._replace(frozen=None))
-            now = now._replace(frozen=state.frozen, scaling=moved(state.scaling, finite))
-        return now._replace(step=state.step + 1), metrics
+        return _concluded(state, now._replace(opt=opt), finite, ema), metrics
 
     return Step(init, update)
+
+
+def _concluded(state: State, now: State, finite: Array, ema: float | None) -> State:
+    """The state after all turns of a step: averaged, and as it was before if a scaled gradient was not finite."""
+    learnt = (now.trainable["model"], now.stats)
+    now = now._replace(average=state.average if ema is None else _moved(state.average, learnt, state.step, ema))
+    if state.scaling is not None:
+        now = kept_unless(finite, now._replace(frozen=None), state._replace(frozen=None))
+        now = now._replace(frozen=state.frozen, scaling=moved(state.scaling, finite))
+    return now._replace(step=state.step + 1)
 
 
 def _updated(
