@@ -5,6 +5,7 @@ Data stay on the device, a `fori_loop` makes as many steps as it is told, the ru
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -133,7 +134,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
     arguments."""
     start, single, advance = _stepping(step, choices)
     validate, tally, conclude = _judging(model, choices)
-    note, clear = Ahead(_noted), Ahead(lambda run: _held(_cleared(run), choices), donate=0)
+    note, clear = Ahead(_noted), Ahead(partial(_cleared, choices), donate=0)
     if not choices.stacked:
         return Program(
             Ahead(start),
@@ -223,8 +224,9 @@ def _noted(run: Run) -> Note:
     return jax.tree.map(jnp.copy, Note(run.failed, run.best.stopped, run.sums, run.summed, scale))
 
 
-def _cleared(run: Run) -> Run:
-    return run._replace(sums=jax.tree.map(jnp.zeros_like, run.sums), summed=jnp.zeros_like(run.summed))
+def _cleared(choices: Choices, run: Run) -> Run:
+    run = run._replace(sums=jax.tree.map(jnp.zeros_like, run.sums), summed=jnp.zeros_like(run.summed))
+    return _held(run, choices)
 
 
 def score(model: Model, metric: Metric | None, params: Params, valid: Batch) -> dict[str, Array]:
