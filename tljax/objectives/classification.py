@@ -52,7 +52,9 @@ def cross_entropy_losses(
     classes = logits.shape[-1]
     inside = (labels >= 0) & (labels < classes)
     safe = jnp.where(inside, labels, 0)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, safe) * jnp.take(weights[0], safe)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, safe)
+    if class_weights is not None:
+        losses = losses * jnp.take(weights[0], safe)
     if label_smoothing:
         even = optax.safe_softmax_cross_entropy(logits, jnp.broadcast_to(weights / classes, logits.shape))
         losses = (1 - label_smoothing) * losses + label_smoothing * even
