@@ -15,7 +15,7 @@ from benchmarks.against_torch.cases import CASES, Case, data
 from benchmarks.against_torch.networks import network
 from benchmarks.against_torch.theirs import DECAY, RATE, Torch
 
-TOLERANCES = {"f32": (1e-5, 1e-4, 1e-3, 3e-3), "bf16": (1e-2, 2e-2, 4e-2, 8e-2)}
+TOLERANCES = {"f32": (3e-5, 1e-4, 1e-3, 3e-3), "bf16": (1e-2, 2e-2, 4e-2, 8e-2)}
 """Of the first losses: where a gradient is next to nothing, rounding is enough for Adam to turn round."""
 SKIPPED = 3
 """Rounds at the start that do not count: they compile, and `fit` tries how many steps it may launch at once."""
@@ -107,6 +107,7 @@ def _timed(ours: Any, theirs: dict[str, Torch], steps: int, rounds: int) -> tupl
     marks = [_now()]
 
     def turn(row: dict[str, Any]) -> None:
+        jax.block_until_ready(jax.live_arrays())  # of the block that is under way, where fit runs ahead of its log
         note("tljax", marks[-1])
         for way, side in theirs.items():
             began = _now()
@@ -114,9 +115,10 @@ def _timed(ours: Any, theirs: dict[str, Torch], steps: int, rounds: int) -> tupl
             note(way, began)
         marks.append(_now())
 
-    # Where a checkpoint is due, fit does not run ahead of what it logs: nothing works while torch does.
-    result = ours(steps=(rounds + SKIPPED) * steps, log_every=steps, save_every=steps, on_log=[turn])
-    counted = {way: {name: values[SKIPPED:] for name, values in both.items()} for way, both in times.items()}
+    # From one turn's end to the next one's beginning is one block, then: the next is launched, and waited for here.
+    result = ours(steps=(rounds + SKIPPED + 1) * steps, log_every=steps, on_log=[turn])
+    part = slice(SKIPPED, -1)  # at the last turn there is no next block
+    counted = {way: {name: values[part] for name, values in both.items()} for way, both in times.items()}
     return counted, result
 
 

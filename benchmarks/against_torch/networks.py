@@ -124,10 +124,12 @@ def _base(model: tl.Model, params: Any, adapters: Any, pool: str) -> nn.Module:
 
 
 def _mlp(params: Any) -> nn.Module:
-    layers: list[nn.Module] = []
-    for block in params.get("backbone", {}).values():
-        layers += [_linear(block["dense"]), nn.ReLU()]
-    return nn.Sequential(*layers, _linear(params["head"]))
+    net = nn.Sequential()
+    for name, block in params.get("backbone", {}).items():
+        net.add_module(name, _linear(block["dense"]))
+        net.add_module(f"{name}_relu", nn.ReLU())
+    net.add_module("fc", _linear(params["head"]))
+    return net
 
 
 def _linear(dense: Any) -> nn.Linear:

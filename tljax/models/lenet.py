@@ -11,6 +11,7 @@ from tljax.checkpoints.keymap import Keymap
 from tljax.checkpoints.layers import conv, dense
 from tljax.checkpoints.layouts import flattened
 from tljax.models.classifier import as_images, classifier
+from tljax.models.convolution import convolve
 from tljax.models.family import Family, Found, Shapes, nothing
 from tljax.tree import input_channels
 from tljax.types import Array, Model
@@ -63,7 +64,8 @@ class _LeNet(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         x = as_images(x, "lenet")
         for i, width in enumerate(self.channels):
-            x = nn.relu(nn.Conv(width, (self.kernel, self.kernel), name=f"conv_{i}")(x))
+            size = (self.kernel, self.kernel)
+            x = nn.relu(nn.Conv(width, size, conv_general_dilated=convolve, name=f"conv_{i}")(x))
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         if self.grid is not None:
             x = _grid_mean(x, self.grid)

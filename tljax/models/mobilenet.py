@@ -5,7 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from tljax.models.classifier import activation, as_images, classifier
-from tljax.models.convolution import batch_norm, mean_of_map, pointwise
+from tljax.models.convolution import batch_norm, convolve, mean_of_map, pointwise
 from tljax.models.family import Family
 from tljax.models.mobilenet_names import from_config, keymaps, recognise
 from tljax.models.wrapping import ModelError
@@ -118,6 +118,7 @@ class _Layer(nn.Module):
             feature_group_count=self.channels if self.depthwise else 1,
             use_bias=False,
             kernel_init=nn.initializers.he_normal(),
+            conv_general_dilated=convolve,
             name="conv",
         )(x)
         return self.act(batch_norm(train, self.epsilon)(name="norm")(x))
