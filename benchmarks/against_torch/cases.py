@@ -26,6 +26,8 @@ class Case(NamedTuple):
     channels_last: bool = False
     """What torch is given: the faster layout for convolutions on CPU."""
     methods: tuple[str, ...] = ("full", "head")
+    slack: float = 1.0
+    """Times the tolerance of losses that have seen a gradient."""
 
 
 _ALL = ("full", "head", "lora")
@@ -41,7 +43,7 @@ CASES = {
     "mlp": Case(lambda: tl.models.mlp((512, 512), 10), 128, 128, 16, (784,)),
     "probe": Case(lambda: tl.models.mlp((), 10), 128, 128, 150, (512,), methods=("full",)),
     "resnet18": Case(lambda: tl.models.imagenet_resnet(18, 10), 64, 256, 1, _image(32), channels_last=True),
-    "resnet50": Case(lambda: tl.models.imagenet_resnet(50, 10), 4, 128, 1, _image(224), channels_last=True),
+    "resnet50": Case(lambda: tl.models.imagenet_resnet(50, 10), 4, 128, 1, _image(224), channels_last=True, slack=20),
     "vit-s": Case(lambda: tl.models.vit("s16", 10, epsilon=1e-12), 8, 128, 1, _image(224), methods=_ALL),
     "vit-b": Case(lambda: tl.models.vit("b16", 10, epsilon=1e-12), 2, 64, 1, _image(224), methods=_ALL),
     "minilm": Case(
@@ -49,7 +51,8 @@ CASES = {
     ),
     "bert-base": Case(lambda: tl.models.bert("base", 2, **_QUIET), 4, 64, 1, classes=2, length=128, methods=_ALL),
 }
-"""`probe` is a linear head on features that were computed before."""
+"""`probe` is a linear head on features that were computed before. ResNet-50 with BatchNorm over four images magnifies
+rounding: the second losses of torch's own two layouts differ by 8e-4, the third by 5e-3, the fourth by 2e-2."""
 
 
 def data(case: Case, name: str, count: int) -> tuple[Any, np.ndarray]:
