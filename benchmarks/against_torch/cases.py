@@ -17,7 +17,7 @@ class Case(NamedTuple):
     """On CPU."""
     gpu_batch: int
     steps: int
-    """Of a block, on CPU: so few that with torch's they take less than half a second, or one."""
+    """Of a block, on CPU: enough to take some tenths of a second."""
     shape: tuple[int, ...] = ()
     """Of an image or a vector; () for sentences of `length` tokens."""
     classes: int = 10
@@ -39,9 +39,9 @@ def _image(size: int) -> tuple[int, int, int]:
 
 
 CASES = {
-    "net": Case(lambda: tl.models.mlp((20,), 10), 32, 32, 300, (10,), methods=("full",)),
-    "mlp": Case(lambda: tl.models.mlp((512, 512), 10), 128, 128, 16, (784,)),
-    "probe": Case(lambda: tl.models.mlp((), 10), 128, 128, 150, (512,), methods=("full",)),
+    "net": Case(lambda: tl.models.mlp((20,), 10), 32, 32, 1000, (10,), methods=("full",)),
+    "mlp": Case(lambda: tl.models.mlp((512, 512), 10), 128, 128, 40, (784,)),
+    "probe": Case(lambda: tl.models.mlp((), 10), 128, 128, 500, (512,), methods=("full",)),
     "resnet18": Case(lambda: tl.models.imagenet_resnet(18, 10), 64, 256, 1, _image(32), channels_last=True),
     "resnet50": Case(lambda: tl.models.imagenet_resnet(50, 10), 4, 128, 1, _image(224), channels_last=True, slack=20),
     "vit-s": Case(lambda: tl.models.vit("s16", 10, epsilon=1e-12), 8, 128, 1, _image(224), methods=_ALL),

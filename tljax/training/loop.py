@@ -80,6 +80,8 @@ class Loop:
     """How many steps to launch next."""
     looked_at: float = 0.0
     """When the host had last seen the device finish something."""
+    told_at: float = 0.0
+    """When those who listen to the log had last been told."""
     ready: Ready = dataclasses.field(init=False)
     """The program, compiled for this run."""
 
@@ -153,11 +155,13 @@ class Loop:
         """Wait for the device, raise if the run failed, and tell what the steps gave. `run`: as it is since."""
         note = jax.device_get(flight.note)
         now = time.perf_counter()
-        seconds = now - max(flight.began, self.looked_at)
+        began = max(flight.began, self.looked_at)
+        seconds = now - began
         failed = int(np.max(note.failed))
         if failed >= 0 and not self.tolerant:  # of several runs an outcome: its evaluations never become the best
             raise failure(run, failed, self.checkpoints)
-        self._note_seconds(flight, seconds)
+        # Where a listener took its time meanwhile, nobody knows when the steps ended.
+        self._note_seconds(flight, seconds, certain=self.told_at - began < 0.2 * seconds)
         if self.rhythm.due(flight.step, self.rhythm.log_every):
             means = {name: _mean(total, note.summed) for name, total in note.sums.items()}
             if note.scale is not None:
@@ -167,6 +171,7 @@ class Loop:
             self._add_rows(flight.step, "valid", jax.device_get(flight.scores), note.stopped)
             now = time.perf_counter()
         self.looked_at = now
+        self.told_at = time.perf_counter()
         self.tell(flight.step, flight.n * self.examples_per_step / seconds, self.shown)
 
     def _advance(self, run: Run, n: int) -> tuple[Run, float]:
@@ -184,8 +189,10 @@ class Loop:
             run = self.ready.advance(run, {**self.streams, **batches}, 1)
         return run, waited
 
-    def _note_seconds(self, flight: Flight, seconds: float) -> None:
+    def _note_seconds(self, flight: Flight, seconds: float, certain: bool) -> None:
         self.training_seconds += seconds
+        if not certain:
+            return
         self.chunk = next_chunk(self.chunk, flight.n, seconds, most=FED_STEPS if self.feeds.train else None)
         if self.first_step_seconds is None:
             self.first_step_seconds = time.perf_counter() - self.began

@@ -53,7 +53,7 @@ def prepare(
     choices = _choices(computing, one, data, held_out, _task(train, valid), options, stacked)
     choices = choices._replace(shared=shared if shared and stacked else frozenset(), compiler=_compiler(options))
     streams = {name: place_of(stream, dict(choices.batch_sizes)[name]) for name, stream in data.items()}
-    rhythm = _rhythm(options)
+    rhythm = _rhythm(options, evaluates=valid is not None)
     accumulate = 1 if options.accumulate == "auto" else options.accumulate
     description = _description(model, plan, objective, options, choices, rhythm, accumulate)
     ways = (options.clip_norm, options.ema, options.precision)
@@ -178,9 +178,9 @@ def _augment(options: Options, streams: Mapping[str, Any]) -> Any:
     return tuple(sorted(given.items()))
 
 
-def _rhythm(options: Options) -> Rhythm:
+def _rhythm(options: Options, evaluates: bool) -> Rhythm:
     every = options.eval_every or max(1, options.steps // 20)
-    return Rhythm(options.steps, options.log_every or every, every, options.save_every)
+    return Rhythm(options.steps, options.log_every or every, every, options.save_every, evaluates)
 
 
 def _compiler(options: Options) -> tuple[tuple[str, Any], ...]:

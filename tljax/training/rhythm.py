@@ -17,6 +17,7 @@ class Rhythm:
     eval_every: int
     save_every: int | None = None
     """None: by the clock, and half-way, so that even a short run's last checkpoint has one before it."""
+    evaluates: bool = True
 
     def next_stop(self, step: int) -> int:
         """The first step after `step` at which the host has something to do.
@@ -24,7 +25,8 @@ class Rhythm:
         >>> Rhythm(steps=100, log_every=10, eval_every=25).next_stop(20)
         25
         """
-        every = [self.log_every, self.eval_every, self.save_every or max(1, self.steps // 2)]
+        every = [self.log_every, self.save_every or max(1, self.steps // 2)]
+        every += [self.eval_every] if self.evaluates else []
         return min([self.steps] + [(step // n + 1) * n for n in every])
 
     def due(self, step: int, every: int) -> bool:
