@@ -105,14 +105,14 @@ def logistic(train: Domains, test: Domains) -> dict[str, list[float]]:
 def table(found: dict[str, Any]) -> str:
     """Means in percent, and the mean gain over source only with its 95 % interval over the pairs."""
     columns = list(found)
-    lines = [f"{'':<24}" + "".join(f"{c:>12}" for c in columns) + f"{'DANN 2016':>12}"]
+    lines = [f"{'':<28}" + "".join(f"{c:>12}" for c in columns) + f"{'DANN 2016':>12}"]
     for source, target in [*[(d, d) for d in DOMAINS], *PAIRS]:
         pair = f"{source}-{target}"
         row = "".join(f"{np.mean(found[c][pair]):.1f}".rjust(12) if pair in found[c] else f"{'':>12}" for c in columns)
-        lines.append(f"{source} -> {target}".ljust(24) + row + f"{DANN_2016.get((source, target), ''):>12}")
+        lines.append(f"{source} -> {target}".ljust(28) + row + f"{DANN_2016.get((source, target), ''):>12}")
     means = {c: np.array([np.mean(found[c][f"{s}-{t}"]) for s, t in PAIRS]) for c in columns}
     whole = "".join(f"{means[c].mean():.1f}".rjust(12) for c in columns)
-    lines.append("mean of the 12 pairs".ljust(24) + whole + f"{np.mean(list(DANN_2016.values())):>12.1f}")
+    lines.append("mean of the 12 pairs".ljust(28) + whole + f"{np.mean(list(DANN_2016.values())):>12.1f}")
     for name in columns:
         if name not in ("logistic", SOURCE_ONLY):
             gain = tl.interval(means[name] - means[SOURCE_ONLY])
