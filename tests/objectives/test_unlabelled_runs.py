@@ -79,6 +79,26 @@ def test_two_labels_a_class_and_many_without():
 
 
 @pytest.mark.slow
+def test_the_teacher_moves_once_a_step_whatever_the_microbatches():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 4)).astype("float32"), (np.arange(32) % 2).astype("int32")
+    model = tl.models.mlp((6,), num_classes=2)
+    objective = tl.cross_entropy() + 3 * tl.mean_teacher(decay=0.8, weak="train", strong="train")
+
+    def run(accumulate):
+        return tl.fit(
+            model, model.init(jax.random.key(0), x), objective, train=(x, y), optimizer=optax.adam(0.03), steps=6,
+            batch_size=16, accumulate=accumulate, log_every=1, progress=False,
+        )  # fmt: skip
+
+    whole, parts = run(1), run(4)
+    losses = [[row["mean_teacher"] for row in result.history] for result in (whole, parts)]
+    assert max(losses[0]) > 1e-4
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4, atol=1e-12)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole.last, parts.last)
+
+
+@pytest.mark.slow
 def test_the_teacher_survives_a_stop(tmp_path):
     """A run that broke off in the middle ends as one that did not; all its losses are made with the teacher."""
     rng = np.random.default_rng(0)

@@ -67,7 +67,7 @@ def mean_teacher(*, decay: float = 0.999, weak: str = "weak", strong: str = "str
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         name, shown = name_of(scene, strong, text), name_of(scene, weak, text)
         logits, weight = scene.outputs[name].logits, scene.batches[name].weight
-        teacher = jax.lax.stop_gradient(followed(owned.state, scene.params, scene.step, decay))
+        teacher = jax.lax.stop_gradient(followed(owned.state, scene.params, scene.step, decay, scene.micro))
         narrow = jax.tree.map(lambda slow, now: slow.astype(now.dtype), teacher, scene.params)
         told = jax.lax.stop_gradient(scene.evaluate(narrow, scene.batches[shown].x).logits)
         loss = weighted_mean(consistency_losses(logits, told), weight)
@@ -77,16 +77,18 @@ def mean_teacher(*, decay: float = 0.999, weak: str = "weak", strong: str = "str
     return Term(apply, init, text, (strong, weak) if weak != strong else (strong,))
 
 
-def followed(slow: Params, now: Params, step: Array, decay: float) -> Params:
+def followed(slow: Params, now: Params, step: Array, decay: float, micro: Array | int = 0) -> Params:
     """`slow` after one move towards `now`: ``a slow + (1 - a) now``, ``a = min(decay, 1 - 1 / (step + 1))``.
 
-    What is no floating number, and running statistics, are as in `now`.
+    It moves at the first microbatch of a step, `micro` 0. What is no floating number, and running statistics, are as in
+    `now`.
 
     >>> slow, now = {"w": jnp.zeros(2)}, {"w": jnp.ones(2)}
     >>> followed(slow, now, jnp.int32(0), 0.9)["w"].tolist(), followed(slow, now, jnp.int32(1), 0.9)["w"].tolist()
     ([1.0, 1.0], [0.5, 0.5])
     """
     share = jnp.maximum(1 - jnp.float32(decay), 1 / (step.astype(jnp.float32) + 1))
+    share = jnp.where(jnp.asarray(micro) == 0, share, 0)
 
     def move(name: str, old: Array, new: Array) -> Array:
         wide = new.astype(old.dtype)

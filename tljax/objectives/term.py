@@ -45,6 +45,8 @@ class Scene(NamedTuple):
     """What the layers that terms ask for gave in this step, by stream and by the name of the layer."""
     phase: str | None = None
     """The phase of the step that this is; None where the objective has none."""
+    micro: Array | int = 0
+    """Which of the step's microbatches this is, from 0: what moves once a step, as a teacher, moves at the first."""
 
 
 class Owned(NamedTuple):

@@ -145,8 +145,8 @@ def _updated(
     key = key if phase is None else jax.random.fold_in(key, turn.number)
     moving, still = parts.divide(state.trainable, turn.parts)
 
-    def value(moving: Any, state: State, batches: Batches, key: Key) -> Any:
-        found, rest = loss(merge(moving, still), state, batches, key, name)
+    def value(moving: Any, state: State, batches: Batches, key: Key, micro: Array | int = 0) -> Any:
+        found, rest = loss(merge(moving, still), state, batches, key, name, micro)
         return found if scaling is None else found * scaling.scale.astype(found.dtype), rest
 
     gradient = jax.value_and_grad(value, has_aux=True)
@@ -190,10 +190,13 @@ def _as_it_is(tree: Any) -> Any:
 
 
 def _loss(model: Model, objective: Term, plan: Resolved, wide: Callable[[Any], Any]) -> Callable[..., Any]:
-    """`loss(trainable, state, batches, key, phase) -> (value, (stats, terms, metrics))`; terms see what is `wide`."""
+    """`loss(trainable, state, batches, key, phase, micro) -> (value, (stats, terms, metrics))`; terms see what is
+    `wide`."""
     held = plan.frozen_statistics
 
-    def loss(trainable: dict[str, Any], state: State, batches: Batches, key: Key, phase: str | None = None) -> Any:
+    def loss(
+        trainable: dict[str, Any], state: State, batches: Batches, key: Key, phase: str | None, micro: Array | int = 0
+    ) -> Any:
         stream_key, forward_key, term_key = jax.random.split(key, 3)
 
         def run(stats: Params, x: Any, number: int) -> tuple[Output, dict[str, Any], Params]:
@@ -210,8 +213,9 @@ def _loss(model: Model, objective: Term, plan: Resolved, wide: Callable[[Any], A
 
         params = merge(trainable["model"], wide(state.frozen), stats)
         scene = Scene(
-            outputs, batches, params, forward, state.step, term_key, evaluate=model.apply, layers=layers, phase=phase
-        )
+            outputs, batches, params, forward, state.step, term_key, evaluate=model.apply, layers=layers, phase=phase,
+            micro=micro,
+        )  # fmt: skip
         value, terms, metrics = objective.apply(Owned(trainable["terms"], state.terms), scene)
         return value, (stats, terms, {"loss": value} | metrics)
 
@@ -235,7 +239,7 @@ def _gradients(
         stats, terms, total = carry
         micro, i = item
         now = state._replace(stats=stats, terms=terms)
-        (_, (stats, terms, metrics)), grads = gradient(moving, now, micro, jax.random.fold_in(key, i))
+        (_, (stats, terms, metrics)), grads = gradient(moving, now, micro, jax.random.fold_in(key, i), i)
         return (stats, terms, jax.tree.map(jnp.add, total, grads)), metrics
 
     micros = jax.tree.map(lambda a: _cut(a, accumulate), dict(batches))
