@@ -10,6 +10,7 @@ import optax
 import pytest
 from training_cases import HITS, examples, same
 
+import tljax as tl
 from tljax.checkpoints.run import RunError
 from tljax.models import mlp
 from tljax.objectives import cross_entropy
@@ -48,6 +49,23 @@ def test_the_fewest_that_fit_are_taken_and_the_step_is_the_same(whole, peaks):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found.params, whole.params)
     assert TRAIN(steps=4, accumulate="auto", memory_limit=peaks[1]).accumulate == 1
     assert TRAIN(steps=4, accumulate="auto").accumulate == 1  # this machine has the memory
+
+
+def test_on_a_mesh_the_memory_of_each_device_counts():
+    model = mlp((16,) * 6, num_classes=3)
+    start, x, y = model.init(jax.random.key(0), jnp.asarray(X)), np.tile(X, (8, 1)), np.tile(Y, 8)
+    run = functools.partial(
+        fit, model, start, cross_entropy(), plan(), (x, y), optimizer=SGD, batch_size=1024, progress=False, steps=2
+    )
+    whole, on_mesh = run(), functools.partial(run, mesh=tl.mesh(data=2, fsdp=2))
+    peak = {number: on_mesh(accumulate=number).step_cost().peak_bytes for number in (1, 4)}
+    assert peak[4] < 0.8 * peak[1] < 0.5 * whole.step_cost().peak_bytes
+    found = on_mesh(accumulate="auto", memory_limit=peak[4])
+    assert found.accumulate in (2, 4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found.params, whole.params)
+    assert on_mesh(accumulate="auto").accumulate == 1
+    with pytest.raises(FitError, match="microbatches of 4 of 'train'"):
+        on_mesh(batch_size=16, accumulate="auto", memory_limit=1000)
 
 
 def test_what_never_fits_is_told_with_what_would_help():

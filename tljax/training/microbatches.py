@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from tljax.checkpoints.described import described_in
 from tljax.processes import from_first
 from tljax.training.inputs import FitError
 from tljax.training.prepared import Prepared
-from tljax.tree import nbytes
 from tljax.types import Params
 
 SHARE = 0.9
@@ -47,11 +47,11 @@ def with_microbatches(
 
 def _fewest(prepared: Prepared, params: Params, seed: Any, rate: Any, examples: int) -> int:
     limit, needed = from_first(lambda: _limit(prepared)), 0
+    examples //= 1 if prepared.placement is None else prepared.placement.examples
+    run = _begun(prepared, params, seed, rate)
     for number in candidates(examples):
-        program = prepared.program_of(number)
-        run = program.start.trace(params, seed, rate, prepared.streams).out_info
         try:
-            found = program.advance.peak_bytes(run, prepared.streams)
+            found = prepared.program_of(number).advance.peak_bytes(run, prepared.streams)
         except jax.errors.JaxRuntimeError as error:  # some compilers refuse what does not fit
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -66,6 +66,16 @@ def _fewest(prepared: Prepared, params: Params, seed: Any, rate: Any, examples: 
         f"{needed / 1e9:.3g} GB and {limit / 1e9:.3g} GB may be used. Take remat='blocks', precision='bfloat16', "
         "a smaller model, or adapters on a frozen one"
     )
+
+
+def _begun(prepared: Prepared, *given: Any) -> Any:
+    """The shapes of the run's arrays; on a mesh also how they lie there, which its compiled beginning tells."""
+    start = prepared.program.start
+    shapes = start.trace(*given, prepared.streams).out_info
+    if prepared.placement is None:
+        return shapes
+    lie = start.begin(*given, prepared.streams).wait().output_shardings
+    return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, lie)
 
 
 def candidates(examples: int) -> Iterator[int]:
@@ -87,12 +97,18 @@ def _examples(prepared: Prepared, examples: int) -> str:
 
 
 def _limit(prepared: Prepared) -> float:
-    """The bytes that a training step may take, with the data that lie on the device already."""
+    """The bytes that a training step may take of a device, with the data that lie there already."""
     if prepared.options.memory_limit is not None:
         return prepared.options.memory_limit
-    stats = jax.local_devices()[0].memory_stats() or {}
-    free = stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else _host_memory()
-    return SHARE * free + nbytes(prepared.streams)
+    devices = jax.local_devices()[:1] if prepared.placement is None else prepared.placement.mesh.local_devices
+    stats = devices[0].memory_stats() or {}
+    free = stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else _host_memory() / len(devices)
+    return SHARE * free + sum(map(_bytes_of_a_device, jax.tree.leaves(prepared.streams)))
+
+
+def _bytes_of_a_device(leaf: Any) -> int:
+    here = leaf.sharding.shard_shape(leaf.shape) if isinstance(leaf, jax.Array) else np.shape(leaf)
+    return math.prod(here) * np.dtype(leaf.dtype).itemsize
 
 
 def _host_memory() -> float:

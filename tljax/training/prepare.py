@@ -71,8 +71,6 @@ def prepare(
     over = mesh() if options.mesh is None and several() else options.mesh
     if over is None or stacked:
         return alone
-    if options.accumulate == "auto":
-        raise FitError('accumulate="auto" is for one device: leave mesh out, or give the number of microbatches')
     choices = choices._replace(placement=(options.layout or layout()).resolve(params, over))
     return alone.on_mesh(programs(placed_apply(model.apply, choices.placement), choices), computing, choices)
 
