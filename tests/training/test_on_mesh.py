@@ -342,8 +342,20 @@ def test_on_a_mesh_the_runs_of_a_stack_are_made_in_turn():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), turns.params, stack.params)
 
 
-def test_runs_in_turn_are_not_compiled_as_a_stack():
+def test_runs_in_turn_are_compiled_together_with_others(monkeypatch):
     starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), TANH.init(jax.random.key(0), X))
-    runs = functools.partial(tl.fit_many, TANH, starts, ENTROPY, train=TRAIN, seeds=[0, 1], mesh=DATA, **SHORT)
-    with pytest.raises(tl.TljaxError, match="one after the other"):
-        tl.compile_all([runs])
+    subsets = [np.arange(16), np.arange(20)]
+    of = functools.partial(tl.fit_many, TANH, starts, train=TRAIN, seeds=[0, 1], subsets=subsets, mesh=DATA, **SHORT)
+    runs = [
+        functools.partial(of, objective=objective) for objective in (ENTROPY, tl.cross_entropy(label_smoothing=0.3))
+    ]
+    assert tl.compile_all(runs) > 0
+    compiled, compile_ = [], jax.stages.Lowered.compile
+
+    def noted(lowered, *arguments):
+        compiled.append(lowered)
+        return compile_(lowered, *arguments)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", noted)
+    assert [len(run().history) for run in runs] == [len(tl.fit_many(*runs[0].args, **runs[0].keywords).history)] * 2
+    assert compiled == []

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -25,21 +25,26 @@ def run_in_turn(
 
     In the run folder each has a folder of its own, by its number.
     """
+    found = []
+    for i, mine in enumerate(turns(prepared, count, subsets)):
+        result = run(mine, i)
+        found.append(dataclasses.replace(result, params=fetched(result.params), last=fetched(result.last)))
+    return _stacked(found, shared)
+
+
+def turns(prepared: Prepared, count: int, subsets: Any) -> Iterator[Prepared]:
+    """The runs that are made one after the other, each with its own subset; all have the same programs."""
     alone = prepared.alone
     assert alone is not None
     own, placed = own_subsets(alone.streams, subsets, count), own_subsets(prepared.streams, subsets, count)
-    found = []
     for i in range(count):
-        mine = dataclasses.replace(
+        yield dataclasses.replace(
             prepared,
             streams=_placed_subset(prepared, own_streams(placed, jnp.int32(i))),
             alone=dataclasses.replace(alone, streams=own_streams(own, jnp.int32(i))),
             options=_options(prepared.options, i, count),
             tolerant=True,
         )
-        result = run(mine, i)
-        found.append(dataclasses.replace(result, params=fetched(result.params), last=fetched(result.last)))
-    return _stacked(found, shared)
 
 
 def _placed_subset(prepared: Prepared, streams: Any) -> Any:

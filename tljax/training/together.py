@@ -1,6 +1,7 @@
 """Compiling for several runs at once."""
 
 import functools
+import inspect
 import pathlib
 import time
 from collections.abc import Callable, Iterable
@@ -10,10 +11,13 @@ import jax
 import numpy as np
 
 from tljax.training.fit import fit, fit_many
+from tljax.training.in_turn import turns
 from tljax.training.inputs import FitError
 from tljax.training.microbatches import with_microbatches
 from tljax.training.result import Result
+from tljax.training.stack import one_of
 from tljax.training.starting import Start, many_runs, one_run
+from tljax.tree import select
 from tljax.types import Batch
 
 
@@ -30,7 +34,7 @@ def compile_all(fits: Iterable[functools.partial[Result]]) -> float:
       The wall time that it took, in seconds.
 
     Raises:
-      FitError: what is no such partial, or a `fit_many` on a mesh; and as `fit` and `fit_many` do.
+      FitError: what is no such partial; and as `fit` and `fit_many` do.
 
     >>> import numpy as np, optax
     >>> from tljax.models import mlp
@@ -52,9 +56,7 @@ def compile_all(fits: Iterable[functools.partial[Result]]) -> float:
             raise FitError(f"compile_all takes functools.partial(tl.fit, ...) or of tl.fit_many; found {call!r}")
         start = _STARTING[function](*call.args, **call.keywords)
         if np.ndim(start.seed) and not start.prepared.choices.stacked:
-            raise FitError(
-                "on a mesh fit_many makes its runs one after the other: give compile_all a fit of one of them"
-            )
+            start = _first(start, call)
         start = start.placed()
         folder = start.prepared.options.run_dir
         prepared = with_microbatches(*start, None if folder is None else pathlib.Path(folder))
@@ -69,6 +71,14 @@ def compile_all(fits: Iterable[functools.partial[Result]]) -> float:
 
 
 _STARTING: dict[Any, Callable[..., Start]] = {fit: one_run, fit_many: many_runs}
+
+
+def _first(start: Start, call: functools.partial[Result]) -> Start:
+    """The first of the runs that `fit_many` makes one after the other on a mesh; its programs are those of all."""
+    given = inspect.signature(fit_many).bind(*call.args, **call.keywords).arguments
+    common = frozenset(select(given.get("shared", ())).names(start.params))
+    first = next(turns(start.prepared, len(start.seed), given.get("subsets")))
+    return Start(first, one_of(start.params, 0, common), start.seed[0], start.rate[0])
 
 
 def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
