@@ -41,8 +41,4 @@ def value_of(term, streams, step=0):
         value, _, metrics = term.apply(term.init(scene.key, scene), scene)
         return value, metrics
 
-    return run(jax.tree.map(_placed, streams))
-
-
-def _placed(array):
-    return jnp.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
+    return run({name: tuple(map(jnp.asarray, s)) for name, s in streams.items()})

@@ -1,6 +1,7 @@
 """The host beside the device: what it launches, what it copies, and that it looks at steps while others are made."""
 
 import itertools
+import time
 
 import jax
 import numpy as np
@@ -112,3 +113,10 @@ def test_the_time_to_the_first_step_holds_that_of_compiling():
     found = fit(steps=3, optimizer=optax.sgd(0.1))
     assert found.first_step_seconds >= found.compile_seconds > 0
     assert found.first_step_seconds > found.training_seconds / 3
+
+
+def test_a_listeners_time_is_not_the_steps():
+    """While a slow one listens, nobody knows when the steps ended; what a fast one takes leaves every launch in."""
+    options = {"valid": None, "steps": 120, "log_every": 10}
+    assert fit(**options, on_log=[lambda row: None]).step_seconds is not None
+    assert fit(**options, on_log=[lambda row: time.sleep(0.2)]).step_seconds < 0.1 / 10

@@ -27,6 +27,9 @@ from tljax.types import Batch
 SAVE_SECONDS = 30.0
 """How much work a kill may cost where `save_every` is not given; more, where saving is so slow as to take over 5 %."""
 
+LISTENING_SECONDS = 0.05
+"""What writing a log and drawing a bar may take: beside what is launched at a time it does not matter."""
+
 
 class Flight(NamedTuple):
     """Steps that were launched, and that the host has not looked at."""
@@ -161,7 +164,7 @@ class Loop:
         if failed >= 0 and not self.tolerant:  # of several runs an outcome: its evaluations never become the best
             raise failure(run, failed, self.checkpoints)
         # Where a listener took its time meanwhile, nobody knows when the steps ended.
-        self._note_seconds(flight, seconds, certain=self.told_at - began < 0.2 * seconds)
+        self._note_seconds(flight, seconds, certain=self.told_at - began < max(0.2 * seconds, LISTENING_SECONDS))
         if self.rhythm.due(flight.step, self.rhythm.log_every):
             means = {name: _mean(total, note.summed) for name, total in note.sums.items()}
             if note.scale is not None:

@@ -18,6 +18,7 @@ class Rhythm:
     save_every: int | None = None
     """None: by the clock, and half-way, so that even a short run's last checkpoint has one before it."""
     evaluates: bool = True
+    """False where there is nothing to evaluate, so that launches are not cut for it."""
 
     def next_stop(self, step: int) -> int:
         """The first step after `step` at which the host has something to do.
