@@ -208,7 +208,10 @@ class Loop:
     @property
     def input_wait(self) -> float | None:
         """The share of the time of a step in which the device waited for input; None where nothing is streamed."""
-        return sum(self.input_seconds) / sum(self.step_seconds) if self.input_seconds else None
+        if not self.input_seconds:
+            return None
+        # A launch's time begins where the one before ended, its waiting when it was put together: earlier, by a little.
+        return min(1.0, sum(self.input_seconds) / sum(self.step_seconds))
 
     def _evaluate(self, run: Run, step: int) -> Run:
         if self.valid is None:
