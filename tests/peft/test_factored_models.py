@@ -101,7 +101,7 @@ def test_families(name: str, precise: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precise", [False, True])
 @pytest.mark.parametrize("name", MORE)
-def test_more_families(name: str, precise: bool) -> None:
-    agree(MORE[name], precise)
+def test_more_families(name: str) -> None:
+    """In training, but for the MobileNet, whose many layers compile for minutes there."""
+    agree(MORE[name], precise=name != "mobilenet")

@@ -29,19 +29,33 @@ HERE = pathlib.Path(__file__).parent
 SCRIPT = HERE / "resume_script.py"
 
 
-def launch(folder, *words):
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """A folder of compiled programs for all processes, of which each run would compile the same ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_ENABLE_COMPILATION_CACHE", "true")
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        yield
+
+
+def launch(folder, *words, keeps=False):
+    """Start a run; only one that `keeps` what it compiles writes to the cache, as a kill may cut an entry short."""
     folder.mkdir(parents=True, exist_ok=True)
     flags = " ".join(f for f in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in f)
+    more = {
+        "XLA_FLAGS": flags,
+        "PYTHONPATH": f"{HERE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0" if keeps else "1e9",
+    }
     return subprocess.Popen(
         [sys.executable, "-W", "error", str(SCRIPT), str(folder), *words],
-        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": f"{HERE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | more, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def run(folder, *words):
+def run(folder, *words, keeps=False):
     """The exit status and what was said on stderr."""
-    process = launch(folder, *words)
+    process = launch(folder, *words, keeps=keeps)
     _, said = process.communicate(timeout=300)
     return process.returncode, said
 
@@ -57,15 +71,15 @@ def outcome(folder):
     return leaves, log, (folder / "history.txt").read_text(), newest.name, meta["sums"], meta["leaves"]
 
 
-def finished(folder, *words):
-    status, said = run(folder, *words)
+def finished(folder, *words, keeps=False):
+    status, said = run(folder, *words, keeps=keeps)
     assert status == 0, said
     return outcome(folder)
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("unbroken") / "a")
+    return finished(tmp_path_factory.mktemp("unbroken") / "a", keeps=True)
 
 
 def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(tmp_path, unbroken):
@@ -108,7 +122,7 @@ def test_asked_to_end_it_saves_and_ends(tmp_path, unbroken, number, hook):
 
 @pytest.mark.slow
 def test_a_stack_resumes_exactly(tmp_path):
-    whole = finished(tmp_path / "whole", "stack=1")
+    whole = finished(tmp_path / "whole", "stack=1", keeps=True)
     for death in (("log", "10"), ("save", "2"), ("torn", "25")):
         status, said = run(tmp_path / "broken", *death, "stack=1")
         assert status == -signal.SIGKILL, said
@@ -131,7 +145,7 @@ def seconds_of_training(process, folder):
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     long = ("steps=20000", "eval_every=1000", "log_every=500", "save_every=700")
-    duration = seconds_of_training(launch(tmp_path / "whole", *long), tmp_path / "whole")
+    duration = seconds_of_training(launch(tmp_path / "whole", *long, keeps=True), tmp_path / "whole")
     whole, rng, kills = outcome(tmp_path / "whole"), random.Random(20), 0
     for attempt in range(3):
         folder = tmp_path / str(attempt)
