@@ -209,6 +209,7 @@ def test_minilm_on_sst2_beats_the_frozen_probe(data_dir: pathlib.Path, tmp_path:
             data=str(data_dir / "text" / "sst2_train.tsv.gz"),
             labels_per_class=500,
             max_length=32,
+            seeds=1,
             steps=80,
             learning_rates=("full=1e-4",),
             run_dir=str(tmp_path),
