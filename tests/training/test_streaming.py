@@ -1,6 +1,7 @@
 """Training on data that are read when needed is training on the same data in memory, bit for bit."""
 
 import multiprocessing
+import time
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,18 @@ def test_a_streamed_run_is_the_run_in_memory_bit_for_bit(in_memory):
     assert alike(found, in_memory)
     assert in_memory.input_wait is None
     assert 0 <= found.input_wait <= 1
+
+
+class SlowPairs(Pairs):
+    def __getitem__(self, i):
+        time.sleep(2e-3)
+        return super().__getitem__(i)
+
+
+def test_of_slow_input_the_device_waits_for_most_of_the_time_and_no_longer():
+    """Launches of 4 steps and of 1 in turn: each waits for its batches while the one before is still looked after."""
+    found = run(stream(SlowPairs(X[:30], Y[:30])), None, steps=42, log_every=5, eval_every=100, patience=None)
+    assert 0.8 < found.input_wait <= 1
 
 
 def test_worker_processes_change_nothing_and_end_with_the_run(in_memory):

@@ -39,8 +39,6 @@ class Flight(NamedTuple):
     n: int
     began: float
     """When they were launched."""
-    waited: float
-    """Seconds in which the device had nothing to do because a batch was not ready."""
     note: Note
     scores: Mapping[str, Any] | None
     """Of the evaluation after them, if there was one."""
@@ -83,6 +81,8 @@ class Loop:
     """How many steps to launch next."""
     looked_at: float = 0.0
     """When the host had last seen the device finish something."""
+    waited: float = 0.0
+    """Seconds since then in which the device had nothing to do because a batch was not ready."""
     told_at: float = 0.0
     """When those who listen to the log had last been told."""
     ready: Ready = dataclasses.field(init=False)
@@ -146,13 +146,13 @@ class Loop:
     def _launch(self, run: Run, step: int) -> tuple[Run, Flight]:
         """Launch the next steps and what follows them, up to where the host has something to do."""
         began, n = time.perf_counter(), min(self.chunk, self.rhythm.next_stop(step) - step)
-        run, waited = self._advance(run, n)
+        run = self._advance(run, n)
         note, scores, step = self.ready.note(run), None, step + n
         if self.rhythm.due(step, self.rhythm.log_every):
             run = self.ready.clear(run)
         if self._evaluates(step) and self._in_memory:
             run, scores = self.ready.validate(run, self.valid)
-        return run, Flight(step, n, began, waited, note, scores)
+        return run, Flight(step, n, began, note, scores)
 
     def _look(self, flight: Flight, run: Run) -> None:
         """Wait for the device, raise if the run failed, and tell what the steps gave. `run`: as it is since."""
@@ -173,24 +173,23 @@ class Loop:
         if flight.scores is not None:
             self._add_rows(flight.step, "valid", jax.device_get(flight.scores), note.stopped)
             now = time.perf_counter()
-        self.looked_at = now
+        self.looked_at, self.waited = now, 0.0
         self.told_at = time.perf_counter()
         self.tell(flight.step, flight.n * self.examples_per_step / seconds, self.shown)
 
-    def _advance(self, run: Run, n: int) -> tuple[Run, float]:
-        """`n` more steps, and the seconds in which the device had nothing to do because a batch was not ready."""
+    def _advance(self, run: Run, n: int) -> Run:
+        """`n` more steps."""
         if self.feeds.train is None:
-            return self.ready.advance(run, self.streams, n), 0.0
-        waited = 0.0
+            return self.ready.advance(run, self.streams, n)
         for _ in range(n):
             if not self.feeds.train.ready():
                 jax.block_until_ready(run.summed)  # so long it has something to do
             began = time.perf_counter()
             batches = self.feeds.train.take()
-            waited += time.perf_counter() - began
+            self.waited += time.perf_counter() - began
             # One step of the same program as for arrays in memory: so the numbers are the same, bit for bit.
             run = self.ready.advance(run, {**self.streams, **batches}, 1)
-        return run, waited
+        return run
 
     def _note_seconds(self, flight: Flight, seconds: float, certain: bool) -> None:
         self.training_seconds += seconds
@@ -202,16 +201,13 @@ class Loop:
             return
         self.step_seconds.append(seconds / flight.n)
         if self.feeds.train is not None:
-            self.input_seconds.append(flight.waited / flight.n)
+            self.input_seconds.append(self.waited / flight.n)
             self.shown["input wait"] = self.input_wait or 0.0
 
     @property
     def input_wait(self) -> float | None:
         """The share of the time of a step in which the device waited for input; None where nothing is streamed."""
-        if not self.input_seconds:
-            return None
-        # A launch's time begins where the one before ended, its waiting when it was put together: earlier, by a little.
-        return min(1.0, sum(self.input_seconds) / sum(self.step_seconds))
+        return sum(self.input_seconds) / sum(self.step_seconds) if self.input_seconds else None
 
     def _evaluate(self, run: Run, step: int) -> Run:
         if self.valid is None:
