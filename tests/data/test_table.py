@@ -15,9 +15,9 @@ from tljax.data.table import read_table
     [
         ("a.csv", "a,b,label\n1,2,cat\n3,4.5,dog\n", [[1, 2], [3, 4.5]], ["cat", "dog"], ("a", "b")),
         ("a.csv.gz", "Class,b\n0,2\n1,4\n", [[2], [4]], [0, 1], ("b",)),
-        ("a.tsv", "1\t2\tx\n3\t4\ty\n", [[1, 2], [3, 4]], ["x", "y"], ("0", "1")),
+        ("a.tsv", "1\t2\tx\n3\t4\ty\n", [[1, 2], [3, 4]], ["x", "y"], ()),
         ("a.csv", "a;b;c\n1;2;3\n", [[1, 2]], [3], ("a", "b")),  # the last column
-        ("a.csv", "5.1,3.5,y\n4.9,3.0,n\n", [[5.1, 3.5], [4.9, 3]], ["y", "n"], ("0", "1")),  # no header
+        ("a.csv", "5.1,3.5,y\n4.9,3.0,n\n", [[5.1, 3.5], [4.9, 3]], ["y", "n"], ()),  # no header
         ("a.csv", "0,1,target\n5,6,cat\n7,8,dog\n", [[5, 6], [7, 8]], ["cat", "dog"], ("0", "1")),
         ("a.csv", ",a,y\n0,5,1\n1,6,0\n", [[5], [6]], [1, 0], ("a",)),  # a data frame's index
         ("a.csv", '"a","y"\r\n"1","p q, r"\r\n\r\n', [[1]], ["p q, r"], ("a",)),

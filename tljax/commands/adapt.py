@@ -33,6 +33,12 @@ def _add_data(group: Any) -> None:
     add("--source", metavar="DATA", help="the labelled domain (default: digits-plain)")
     add("--target", metavar="DATA", help="the domain to adapt to, with the same classes (default: digits-turned)")
     add("--classes", metavar="LIST", help="only these classes of both, as 0-4 or cat,dog; shared: those of both")
+    add(
+        "--unlabelled",
+        action="store_true",
+        help="nobody knows labels of the target: images in any folder, x without y, tables without a label column; the "
+        "report tells signs in place of accuracy, and predictions.csv the class of each example",
+    )
     add("--label", metavar="COLUMN", help="the label column of tables (default: by name)")
     add("--text", metavar="COLUMN", help="the column of sentences (default: by name)")
     add("--max-length", type=int, metavar="N", help="tokens of a sentence (default: cuts one in a hundred at most)")

@@ -19,6 +19,7 @@ from tljax.data.splits import k_shot, stratified_split
 from tljax.data.streaming import ExampleStream, stream
 from tljax.data.text import TextData, Tokenizer, by_length, load_text, load_tokenizer
 from tljax.data.text_source import TextSource, load_sentences
+from tljax.data.unlabelled import Unlabelled, load_texts, load_unlabelled
 
 __all__ = [
     "BUILT_IN",
@@ -38,6 +39,7 @@ __all__ = [
     "TextData",
     "TextSource",
     "Tokenizer",
+    "Unlabelled",
     "batch_indices",
     "batch_positions",
     "by_length",
@@ -54,7 +56,9 @@ __all__ = [
     "load_preprocessor",
     "load_sentences",
     "load_text",
+    "load_texts",
     "load_tokenizer",
+    "load_unlabelled",
     "match_images",
     "mixup",
     "rand_augment",

@@ -36,6 +36,18 @@ class Raw(NamedTuple):
     """Whether the images are as a model takes them, so that nothing is to be done to them any more."""
 
 
+class Inputs(NamedTuple):
+    """Examples as files hold them, without labels."""
+
+    x: np.ndarray
+    """`[N, ...]`."""
+    names: tuple[str, ...]
+    """What each example is called: a file, a row of a table or an array."""
+    notes: tuple[str, ...] = ()
+    prepared: bool = False
+    """As of `Raw`."""
+
+
 @contextlib.contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
     """Turns whatever a decoder raises on a damaged file into one `DataError`.

@@ -1,15 +1,15 @@
-"""A folder of images by class: `<class>/*.png`, or `train/<class>/*.png` with `val/` and `test/` beside it."""
+"""Folders of images: by class, `<class>/*.png`, or `train/<class>/*.png` with others beside it; or in any order."""
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tljax.data.error import DataError
-from tljax.data.files import SPLIT_NAMES, Raw, reading
+from tljax.data.files import SPLIT_NAMES, Inputs, Raw, reading
 from tljax.tree.paths import natural_key, quoted
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
@@ -21,7 +21,6 @@ class Picture(NamedTuple):
     """What the header of an image file says."""
 
     path: Path
-    label: int
     size: tuple[int, int]
     """Height and width, upright."""
     grey: bool
@@ -41,30 +40,44 @@ def read_folder(
     """
     pillow()
     parts, classes = parts_and_classes(folder)
-    pictures = {
-        split: [_header(path, label) for path, label in files_by_class(root, classes, split)]
-        for split, root in parts.items()
-    }
-    y = {split: np.array([p.label for p in chosen], np.int32) for split, chosen in pictures.items()}
+    files = {split: list(files_by_class(root, classes, split)) for split, root in parts.items()}
+    y = {split: np.array([label for _, label in chosen], np.int32) for split, chosen in files.items()}
+    x, notes = _read({split: [path for path, _ in chosen] for split, chosen in files.items()}, size, prepare)
+    return Raw(x, y, classes, (*notes, *_ignored(folder, parts)), prepared=prepare is not None)
+
+
+def read_images(
+    folder: Path, size: tuple[int, int] | None = None, prepare: Callable[[Any], np.ndarray] | None = None
+) -> Inputs:
+    """All images in a folder and the folders below it, called by their paths in it, in natural order.
+
+    As `read_folder` makes them. Raises `DataError` where there are none, or a file is no image (it is named).
+    """
+    pillow()
+    files = _images(folder)
+    if not files:
+        raise DataError(f"'{folder}' holds no images ({', '.join(SUFFIXES)})")
+    x, notes = _read({"all": files}, size, prepare)
+    return Inputs(x["all"], tuple(f.relative_to(folder).as_posix() for f in files), notes, prepare is not None)
+
+
+def _read(
+    files: Mapping[str, Sequence[Path]], size: tuple[int, int] | None, prepare: Callable[[Any], np.ndarray] | None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The images of every part, in one form, and how they came to it."""
+    pictures = {split: list(map(_header, paths)) for split, paths in files.items()}
     if prepare is not None:
-        made = {split: np.stack([prepare(open_image(p.path)) for p in chosen]) for split, chosen in pictures.items()}
-        return Raw(made, y, classes, prepared=True)
+        return {split: np.stack([prepare(open_image(path)) for path in paths]) for split, paths in files.items()}, ()
     everything = [picture for split in pictures.values() for picture in split]
     counts = Counter(picture.size for picture in everything)
     shape = size or max(counts, key=lambda s: counts[s])  # the first of several that are as common
     grey = all(picture.grey for picture in everything)
     x = {split: _stack(chosen, shape, grey) for split, chosen in pictures.items()}
-    return Raw(x, y, classes, tuple(_notes(folder, parts, counts, shape, size, everything, grey)))
+    return x, tuple(_notes(counts, shape, size, everything, grey))
 
 
 def _notes(
-    folder: Path,
-    parts: dict[str, Path],
-    counts: Counter,
-    shape: tuple[int, int],
-    size: tuple[int, int] | None,
-    everything: list[Picture],
-    grey: bool,
+    counts: Counter, shape: tuple[int, int], size: tuple[int, int] | None, everything: list[Picture], grey: bool
 ) -> Iterator[str]:
     others = len(everything) - counts[shape]
     if others:
@@ -73,6 +86,9 @@ def _notes(
     greys = sum(picture.grey for picture in everything)
     if not grey and greys:
         yield f"{greys} of {len(everything)} images are grey and were read as RGB"
+
+
+def _ignored(folder: Path, parts: dict[str, Path]) -> Iterator[str]:
     if folder not in parts.values():
         ignored = [d.name for d in _subfolders(folder) if d not in parts.values()]
         if ignored:
@@ -84,7 +100,10 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    found = (f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+    def hidden(file: Path) -> bool:
+        return file.name.startswith(".") or any(d.startswith((".", "__")) for d in file.relative_to(folder).parts[:-1])
+
+    found = (f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not hidden(f))
     return sorted((f for f in found if f.is_file()), key=lambda f: natural_key(f.relative_to(folder).as_posix()))
 
 
@@ -127,13 +146,13 @@ def files_by_class(root: Path, classes: tuple[str, ...], split: str) -> Iterator
             yield path, label
 
 
-def _header(path: Path, label: int) -> Picture:
+def _header(path: Path) -> Picture:
     with reading(path, "image"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on metadata and palettes
         with pillow().open(path) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            return Picture(path, label, (width, height) if turned else (height, width), image.mode in _GREY)
+            return Picture(path, (width, height) if turned else (height, width), image.mode in _GREY)
 
 
 def _stack(pictures: list[Picture], shape: tuple[int, int], grey: bool) -> np.ndarray:

@@ -7,12 +7,13 @@ int32, and the values in C order, big-endian.
 import gzip
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tljax.data.error import DataError
-from tljax.data.files import Raw, reading
+from tljax.data.files import Inputs, Raw, reading
 from tljax.tree.paths import quoted
 
 DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -37,15 +38,19 @@ def find_idx(folder: Path) -> Path | None:
     files = sorted(path for path in folder.iterdir() if is_idx(path))
     if not files:
         return None
-    images = [path for path in files if "images" in path.name]
+    images = _images(files)
     train = [path for path in images if "train" in path.name] or images
-    # The same file plain and gzipped is one file.
-    train = [path for path in train if path.suffix != ".gz" or path.with_suffix("") not in train]
     if len(train) != 1:
         names = quoted(path.name for path in train or files)
         what = "several files of images" if train else "no file of images"
         raise DataError(f"'{folder}' holds {what}: {names}. Give the file of the training images")
     return train[0]
+
+
+def _images(files: Sequence[Path]) -> list[Path]:
+    """Those of images; the same file plain and gzipped is one file."""
+    images = [path for path in files if "images" in path.name]
+    return [path for path in images if path.suffix != ".gz" or path.with_suffix("") not in images]
 
 
 def read_idx(path: Path) -> Raw:
@@ -54,9 +59,29 @@ def read_idx(path: Path) -> Raw:
     Raises:
       DataError: a file is missing or damaged, or the two do not belong together.
     """
+    return Raw({"train": _image_array(path)}, {"train": read_idx_array(_labels_of(path))})
+
+
+def read_idx_inputs(path: Path) -> Inputs:
+    """The images of an idx file, or of all those in a folder, without labels.
+
+    Raises:
+      DataError: a file is damaged, there is none of images, or images have several sizes.
+    """
+    files = _images(sorted(file for file in path.iterdir() if is_idx(file))) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"'{path}' holds no idx file of images")
+    arrays = [_image_array(file) for file in files]
+    if len({array.shape[1:] for array in arrays}) > 1:
+        raise DataError(f"'{path}' holds images of several sizes: {[list(array.shape[1:]) for array in arrays]}")
+    names = tuple(f"{file.name}[{i}]" for file, array in zip(files, arrays) for i in range(len(array)))
+    return Inputs(np.concatenate(arrays), names)
+
+
+def _image_array(path: Path) -> np.ndarray:
     if "images" not in path.name:
         raise DataError(f"'{path}' is no file of images; give the file with 'images' in its name")
-    return Raw({"train": read_idx_array(path)}, {"train": read_idx_array(_labels_of(path))})
+    return read_idx_array(path)
 
 
 def _labels_of(images: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tljax.data.error import DataError
-from tljax.data.files import SPLIT_NAMES, Raw, reading
+from tljax.data.files import SPLIT_NAMES, Inputs, Raw, reading
 from tljax.tree.paths import nearest, quoted
 
 INPUTS = ("x", "images", "image", "data", "features", "inputs", "input")
@@ -37,6 +37,39 @@ def read_npz(path: Path, group: str | None = None) -> Raw:
             return Raw(x, y, _classes(archive, path))
 
 
+def read_npz_inputs(path: Path, group: str | None = None) -> Inputs:
+    """The inputs of an `.npz` file, of all its parts one after the other, whether they have labels or not.
+
+    Raises:
+      DataError: as `read_npz`, or arrays of several shapes.
+    """
+    with reading(path, "npz file"), open(path, "rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(f"'{path}' holds a single array; an npz file holds x: np.savez(path, x=x)")
+        with archive:
+            keys = find_inputs(archive.files, group)
+            if not keys:
+                looked = f"no array '{group}_x'" if group else "no inputs"
+                raise DataError(f"'{path}' holds {looked}; its arrays are {quoted(archive.files[:12])}. Call them x")
+            parts = [_member(archive, key, path) for key in keys]
+    shapes = [list(part.shape[1:]) for part in parts]
+    if any(shape != shapes[0] for shape in shapes):
+        raise DataError(f"'{path}' holds examples of several shapes: {shapes}, in {quoted(keys)}")
+    names = tuple(f"{key}[{i}]" for key, part in zip(keys, parts) for i in range(len(part)))
+    return Inputs(np.concatenate(parts), names)
+
+
+def find_inputs(keys: Sequence[str], group: str | None = None) -> list[str]:
+    """The keys of inputs, of the training part first.
+
+    >>> find_inputs(["test_x", "x_train", "y_train"]), find_inputs(["images"]), find_inputs(["a_x", "b_x"], "b")
+    (['x_train', 'test_x'], ['images'], ['b_x'])
+    """
+    prefixes = [group] if group is not None else [*(n for names in SPLIT_NAMES.values() for n in names), ""]
+    return [key for prefix in prefixes if (key := _key(keys, prefix, INPUTS))]
+
+
 def find_pairs(keys: Sequence[str], group: str | None = None) -> dict[str, tuple[str, str]]:
     """The keys of inputs and labels by part.
 
@@ -59,12 +92,15 @@ def find_pairs(keys: Sequence[str], group: str | None = None) -> dict[str, tuple
 
 def _pair(keys: Sequence[str], prefix: str) -> tuple[str, str] | None:
     """The keys of the inputs and the labels of one part, `("train_x", "train_y")`."""
+    x, y = (_key(keys, prefix, names) for names in (INPUTS, TARGETS))
+    return (x, y) if x and y else None
+
+
+def _key(keys: Sequence[str], prefix: str, names: Sequence[str]) -> str | None:
+    """The key of the array that is called one of `names`, with `prefix` before or behind it."""
     by_name = {key.lower(): key for key in keys}
-    found = []
-    for names in (INPUTS, TARGETS):
-        wanted = [w for n in names for w in ((f"{prefix}_{n}", f"{n}_{prefix}") if prefix else (n,))]
-        found.append(next((by_name[w.lower()] for w in wanted if w.lower() in by_name), None))
-    return (found[0], found[1]) if found[0] and found[1] else None
+    wanted = [w for n in names for w in ((f"{prefix}_{n}", f"{n}_{prefix}") if prefix else (n,))]
+    return next((by_name[w.lower()] for w in wanted if w.lower() in by_name), None)
 
 
 def _advice(keys: Sequence[str], group: str | None) -> str:

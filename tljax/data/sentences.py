@@ -3,7 +3,7 @@
 import csv
 import gzip
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -43,26 +43,66 @@ def read_sentences(path: str | os.PathLike[str], *, label: str | None = None, te
     ...     read_sentences(file)
     Sentences(texts=('a joy', 'dull'), labels=('1', '0'))
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"'{path}' is a folder; expected a TSV or CSV file") if path.is_dir() else missing(path)
+    path = _file(path)
     with reading(path, "table of sentences"):
         lines = _lines(path)
         columns, at = 2, (0, 1)
         if lines and (named := _header(lines[0][1], (label, text), path)):
             columns, at = len(lines[0][1]), named
             lines = lines[1:]
-        if not lines:
-            raise DataError(f"'{path}' has no sentences")
-        for number, cells in lines:
-            if len(cells) != columns:
-                raise DataError(f"'{path}': line {number} has {len(cells)} cells; expected {columns}, {_form(path)}")
-            for i, what in zip(at, ("label", "sentence")):
-                if not cells[i].strip():
-                    raise DataError(f"'{path}': line {number} has no {what}")
-    return Sentences(
-        tuple(cells[at[1]].strip() for _, cells in lines), tuple(cells[at[0]].strip() for _, cells in lines)
-    )
+        labels, texts = _cells(path, lines, columns, dict(zip(("label", "sentence"), at)), _form(path))
+    return Sentences(texts, labels)
+
+
+def read_texts(path: str | os.PathLike[str], *, text: str | None = None) -> tuple[str, ...]:
+    """The sentences alone: of a file as for `read_sentences`, or one a line, under a name or none.
+
+    Raises:
+      DataError: as `read_sentences` does, or of several columns none is named as that of the sentences.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "reviews.csv")
+    ...     _ = file.write_text("id,text\\n7,a joy\\n")
+    ...     read_texts(file)
+    ('a joy',)
+    """
+    path = _file(path)
+    with reading(path, "table of sentences"):
+        lines = _lines(path)
+        first = lines[0][1] if lines else [""]
+        at = _column(first, text, _SENTENCES, path)
+        if at is None and len(first) > 2:
+            raise DataError(
+                f"'{path}' has {len(first)} columns: {quoted(first[:5])}; say which has the sentences: text="
+            )
+        lines = lines if at is None else lines[1:]
+        (texts,) = _cells(
+            path, lines, len(first), {"sentence": len(first) - 1 if at is None else at}, "as in the first line"
+        )
+    return texts
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"'{path}' is a folder; expected a TSV or CSV file") if path.is_dir() else missing(path)
+    return path
+
+
+def _cells(
+    path: Path, lines: Sequence[tuple[int, list[str]]], columns: int, at: Mapping[str, int], form: str
+) -> list[tuple[str, ...]]:
+    """The columns `at` some positions, by what they hold, without spaces around."""
+    if not lines:
+        raise DataError(f"'{path}' has no sentences")
+    for number, cells in lines:
+        if len(cells) != columns:
+            raise DataError(f"'{path}': line {number} has {len(cells)} cells; expected {columns}, {form}")
+        for what, i in at.items():
+            if not cells[i].strip():
+                raise DataError(f"'{path}': line {number} has no {what}")
+    return [tuple(cells[i].strip() for _, cells in lines) for i in at.values()]
 
 
 def _is_csv(path: Path) -> bool:
@@ -94,15 +134,17 @@ def _tsv_rows(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
 
 def _header(cells: Sequence[str], asked: tuple[str | None, str | None], path: Path) -> tuple[int, int] | None:
     """Where a first line that names the columns has label and sentence; None for a line that names none."""
-    names = [cell.strip().lower() for cell in cells]
-    found = []
-    for wanted, usual in zip(asked, (LABELS, _SENTENCES)):
-        if wanted is not None and wanted.lower() not in names:
-            near = quoted(nearest(wanted, [cell.strip() for cell in cells]) or cells[:5])
-            raise DataError(f"'{path}' has no column {wanted!r}; the nearest in its first line: {near}")
-        known = usual if wanted is None else (wanted.lower(),)
-        found.append(next((i for i, name in enumerate(names) if name in known), None))
-    label, text = found
-    if len(names) == 2 and any(asked):  # the column that is not named is the other
+    label, text = (_column(cells, wanted, usual, path) for wanted, usual in zip(asked, (LABELS, _SENTENCES)))
+    if len(cells) == 2 and any(asked):  # the column that is not named is the other
         label, text = (1 - text if label is None else label), (1 - label if text is None else text)  # type: ignore[operator]
     return None if label is None or text is None else (label, text)
+
+
+def _column(cells: Sequence[str], wanted: str | None, usual: Sequence[str], path: Path) -> int | None:
+    """Where a first line has the name `wanted`, or a usual one; None where it has none."""
+    names = [cell.strip().lower() for cell in cells]
+    if wanted is not None and wanted.lower() not in names:
+        near = quoted(nearest(wanted, [cell.strip() for cell in cells]) or cells[:5])
+        raise DataError(f"'{path}' has no column {wanted!r}; the nearest in its first line: {near}")
+    known = usual if wanted is None else (wanted.lower(),)
+    return next((i for i, name in enumerate(names) if name in known), None)

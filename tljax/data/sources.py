@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class Source:
     """The validation part, where the files have one."""
     notes: tuple[str, ...] = ()
     """What was decided in reading, each a sentence for a person: a split, a resize, labels read as classes."""
+    features: tuple[str, ...] = ()
+    """The names of the columns that examples are made of, where a table has them."""
 
     def map(self, function: Callable[[Dataset], Dataset]) -> "Source":
         """The source with `function` applied to every part.
@@ -97,7 +99,7 @@ def load(
         raise DataError(f"test_fraction must lie between 0 and 1; found {test_fraction}")
     name, raw = _read(str(spec), label, shape, prepare)
     if prepare is not None and not raw.prepared:
-        raw = raw._replace(x={part: _prepared(x, name, prepare) for part, x in raw.x.items()})
+        raw = raw._replace(x={part: prepared_images(x, name, prepare) for part, x in raw.x.items()})
     parts, note = _parts(name, raw, shape, task)
     notes = [*raw.notes, *([note] if note else [])]
     if "test" not in parts:
@@ -105,10 +107,11 @@ def load(
         kind = ", stratified" if parts["train"].task == "classes" else ""
         notes.append(f"test part: {100 * test_fraction:g} % of the examples, held out{kind} with seed {seed}")
     _check_parts(parts)
-    return Source(name, parts["train"], parts["test"], parts.get("valid"), tuple(notes))
+    return Source(name, parts["train"], parts["test"], parts.get("valid"), tuple(notes), raw.features)
 
 
-def _prepared(x: np.ndarray, name: str, prepare: Callable[[Any], np.ndarray]) -> np.ndarray:
+def prepared_images(x: np.ndarray, name: str, prepare: Callable[[Any], np.ndarray]) -> np.ndarray:
+    """What `prepare` makes of images `[N, H, W]` or `[N, H, W, C]`; raises `DataError` for other arrays."""
     if x.ndim not in (3, 4):
         raise DataError(f"data set {name!r} holds no images to prepare; its x is {list(x.shape)}")
     pixels = x if x.dtype == np.uint8 else np.rint(255 * x.astype(np.float64)).clip(0, 255).astype(np.uint8)
@@ -117,40 +120,70 @@ def _prepared(x: np.ndarray, name: str, prepare: Callable[[Any], np.ndarray]) ->
 
 def _read(spec: str, label: str | int | None, size: tuple[int, int] | None, prepare: Any) -> tuple[str, Raw]:
     """The name and the raw parts of what `spec` says."""
-    if not spec.strip():
-        raise DataError(f"no data set is named; built-in ones: {quoted(BUILT_IN)}")
-    path, group = Path(spec).expanduser(), None
-    with reading(path, "path"):
-        there = path.exists()
-        if spec not in BUILT_IN and not there and "#" in spec:
-            before, group = spec.rsplit("#", 1)
-            path = Path(before).expanduser()
-            there = path.exists()
-    if label is not None and not is_table(path):
+    if label is not None and spec.strip() and not is_table(Path(spec)):
         raise DataError(f"label={label!r} chooses a column of a table (.csv, .tsv); {spec!r} is none")
-    if group is not None and path.suffix.lower() != ".npz":
-        raise DataError(f"'#{group}' chooses arrays of an npz file; '{path}' is none")
-    if spec in BUILT_IN:
-        return spec, BUILT_IN[spec]()
-    if not there:
-        known = f"; built-in data sets: {quoted(nearest(spec, BUILT_IN) or BUILT_IN)}" if path.name == spec else ""
-        raise DataError(f"{missing(path)}{known}")
+    name, path, group = locate(spec)
+    if path is None:
+        return name, BUILT_IN[spec]()
     if path.is_dir():
         with reading(path, "folder"):
             images = find_idx(path)
             raw = read_folder(path, size, prepare) if images is None else _with_siblings(images, read_idx)
-        return path.resolve().name, raw
-    name = path.name.split(".")[0]
+        return name, raw
     if path.suffix.lower() == ".npz":
-        if group is not None:
-            return f"{name}#{group}", read_npz(path, group)
-        return name, _with_siblings(path, read_npz)
+        return name, _with_siblings(path, read_npz) if group is None else read_npz(path, group)
     if is_table(path):
         return name, _with_siblings(path, lambda file: read_table(file, label))
     if is_idx(path):
         return name, _with_siblings(path, read_idx)
-    hint = "give the folder above its class folder" if path.suffix.lower() in SUFFIXES else "convert it"
-    raise DataError(f"'{path}' is of no kind that is read (.npz, .csv, .tsv, idx, folders of images); {hint}")
+    raise no_kind(path, "give the folder above its class folder")
+
+
+class Place(NamedTuple):
+    """Where data are."""
+
+    name: str
+    path: Path | None
+    """A file or a folder that is there; None for a built-in name."""
+    group: str | None
+    """Which arrays of an npz file."""
+
+
+def locate(spec: str) -> Place:
+    """What `spec` names.
+
+    Raises:
+      DataError: nothing, or what is not there; `#name` behind what is no npz file.
+
+    >>> locate("digits")
+    Place(name='digits', path=None, group=None)
+    """
+    if not spec.strip():
+        raise DataError(f"no data set is named; built-in ones: {quoted(BUILT_IN)}")
+    if spec in BUILT_IN:
+        return Place(spec, None, None)
+    path, group = Path(spec).expanduser(), None
+    with reading(path, "path"):
+        there = path.exists()
+        if not there and "#" in spec:
+            before, group = spec.rsplit("#", 1)
+            path = Path(before).expanduser()
+            there = path.exists()
+    if group is not None and path.suffix.lower() != ".npz":
+        raise DataError(f"'#{group}' chooses arrays of an npz file; '{path}' is none")
+    if not there:
+        known = f"; built-in data sets: {quoted(nearest(spec, BUILT_IN) or BUILT_IN)}" if path.name == spec else ""
+        raise DataError(f"{missing(path)}{known}")
+    if path.is_dir():
+        return Place(path.resolve().name, path, None)
+    name = path.name.split(".")[0]
+    return Place(name if group is None else f"{name}#{group}", path, group)
+
+
+def no_kind(path: Path, advice: str) -> DataError:
+    """The error for a file that no reader is for; `advice` is for an image."""
+    hint = advice if path.suffix.lower() in SUFFIXES else "convert it"
+    return DataError(f"'{path}' is of no kind that is read (.npz, .csv, .tsv, idx, folders of images); {hint}")
 
 
 def _with_siblings(path: Path, reader: Callable[[Path], Raw]) -> Raw:
@@ -174,7 +207,7 @@ def _parts(name: str, raw: Raw, size: tuple[int, int] | None, task: Reading | No
     if len(labels.classes) == 1:
         raise DataError(f"data set {name!r} has a single class, {labels.classes[0]!r}: nothing to learn")
     parts = {
-        split: Dataset(_inputs(x, name), labels.y[split], labels.classes, f"{name} {split}")
+        split: Dataset(as_inputs(x, name), labels.y[split], labels.classes, f"{name} {split}")
         for split, x in raw.x.items()
     }
     if size is not None:
@@ -182,7 +215,7 @@ def _parts(name: str, raw: Raw, size: tuple[int, int] | None, task: Reading | No
     return parts, labels.note
 
 
-def _inputs(x: np.ndarray, name: str) -> np.ndarray:
+def as_inputs(x: np.ndarray, name: str) -> np.ndarray:
     """Numbers that are no pixels as floats; a channel axis where `x` is grey images `[N, H, W]`."""
     if x.ndim == 3:
         x = x[..., None]

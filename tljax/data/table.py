@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tljax.data.error import DataError
-from tljax.data.files import Raw, reading
+from tljax.data.files import Inputs, Raw, reading
 from tljax.tree.paths import nearest, quoted
 
 LABELS = ("label", "y", "target", "class", "labels", "targets", "classes")
@@ -37,30 +37,89 @@ def read_table(path: Path, label: str | int | None = None) -> Raw:
         (line and column are named).
     """
     with reading(path, "table"):
-        rows = _rows(path)
-        first, second = next(rows, None), next(rows, None)
-        if first is None:
-            raise DataError(f"'{path}' is empty")
-        header = first[1] if _is_header(first[1], second[1] if second else [], label) else None
-        body = [row for row in ([] if header else [first]) + [second] if row]
-        if not body:
-            raise DataError(f"'{path}' has a header and no rows")
-        # Without a name the first column of a data frame holds the numbers of the rows, which tell nothing.
-        index = 0 if header and header[0].strip() == "" else None
-        at = _label_column(header, len(first[1]), label, path)
-        kept = [i for i in range(len(first[1])) if i not in (at, index)]
+        header, width, rows = _opened(path, label)
+        index = _unnamed(header)
+        at = _label_column(header, width, label, path)
+        kept = [i for i in range(width) if i not in (at, index)]
         if not kept:
-            raise DataError(f"'{path}' has no features beside its labels; its row {first[0]} is {first[1][:5]}")
-        x, y = _columns(itertools.chain(body, rows), kept, at, header, len(first[1]), path)
-    names = tuple(header[i] for i in kept) if header else tuple(map(str, kept))
+            raise DataError(f"'{path}' has no features beside its labels; its first line is {next(rows)[1][:5]}")
+        x, labels = _columns(rows, kept, at, header, width, path)
+    y = np.array(labels)
+    if all(map(_is_number, labels)):
+        y = y.astype(np.float64)
+    names = tuple(header[i].strip() for i in kept) if header else ()
     notes = [f"labels from column {header[at] if header else at!r}"]
     if index is not None:
         notes.append("the first column, which has no name, was left out")
     return Raw({"train": x}, {"train": y}, notes=tuple(notes), features=names)
 
 
+def read_table_inputs(path: Path, features: Sequence[str] = ()) -> Inputs:
+    """The rows of a table that needs no labels.
+
+    With a header they are the columns called `features`, in that order, or without `features` all but those that are
+    called as labels; without a header they are all columns.
+
+    Raises:
+      DataError: as `read_table`, or it lacks some of `features`.
+    """
+    with reading(path, "table"):
+        header, width, rows = _opened(path, features[0] if features else None)
+        names = [name.strip() for name in header] if header else []
+        if features and names:
+            kept = columns_called(features, names, f"'{path}'")
+        else:
+            labels = [i for i, name in enumerate(names) if name.lower() in LABELS]
+            kept = [i for i in range(width) if i not in (*labels, _unnamed(header))]
+        if not kept:
+            raise DataError(f"'{path}' has no features")
+        x, _ = _columns(rows, kept, None, header, width, path)
+    left = [name or "the one without a name" for i, name in enumerate(names) if i not in kept]
+    notes = (f"columns that were left out: {quoted(left[:8])}",) if left else ()
+    return Inputs(x, tuple(f"row {i + 1}" for i in range(len(x))), notes)
+
+
+def columns_called(wanted: Sequence[str], names: Sequence[str], where: str) -> list[int]:
+    """The positions in `names` of the columns that are `wanted`, in that order.
+
+    Raises:
+      DataError: some are not there, or one that is there several times would have to be moved.
+
+    >>> columns_called(("b", "a"), ("id", "a", "b"), "table")
+    [2, 1]
+    """
+    lacking = [name for name in wanted if name not in names]
+    if lacking:
+        raise DataError(f"{where} lacks the columns {quoted(lacking[:5])}; it has {quoted(names[:12])}")
+    there = [i for i, name in enumerate(names) if name in wanted]
+    if [names[i] for i in there] == list(wanted):
+        return there
+    twice = [name for name in wanted if names.count(name) > 1 or wanted.count(name) > 1]
+    if twice:
+        raise DataError(f"{where} has its columns in another order, and several are called {twice[0]!r}")
+    return [names.index(name) for name in wanted]
+
+
 Row = tuple[int, list[str]]
 """The number of its line in the file, from 1, and its cells."""
+
+
+def _opened(path: Path, label: str | int | None) -> tuple[list[str] | None, int, Iterator[Row]]:
+    """The header, where there is one, the number of columns, and the rows below."""
+    rows = _rows(path)
+    first, second = next(rows, None), next(rows, None)
+    if first is None:
+        raise DataError(f"'{path}' is empty")
+    header = first[1] if _is_header(first[1], second[1] if second else [], label) else None
+    body = [row for row in ([] if header else [first]) + [second] if row]
+    if not body:
+        raise DataError(f"'{path}' has a header and no rows")
+    return header, len(first[1]), itertools.chain(body, rows)
+
+
+def _unnamed(header: list[str] | None) -> int | None:
+    """The first column, if it has no name: that of a data frame holds the numbers of the rows, which tell nothing."""
+    return 0 if header and header[0].strip() == "" else None
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -113,14 +172,14 @@ def _label_column(header: list[str] | None, width: int, label: str | int | None,
 
 
 def _columns(
-    rows: Iterator[Row], kept: list[int], at: int, header: list[str] | None, width: int, path: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features `[N, D]` float32 and labels `[N]`, as numbers where all of them are."""
+    rows: Iterator[Row], kept: list[int], at: int | None, header: list[str] | None, width: int, path: Path
+) -> tuple[np.ndarray, list[str]]:
+    """Features `[N, D]` float32 and the cells `[N]` of the column of labels, where there is one."""
     values, labels = array.array("f"), []
     for line, cells in rows:
         if len(cells) != width:
             raise DataError(f"'{path}': line {line} has {len(cells)} cells, the first has {width}")
-        if not cells[at].strip():
+        if at is not None and not cells[at].strip():
             raise DataError(f"'{path}': line {line} has no label in column {header[at] if header else at!r}")
         try:
             values.extend([float(cells[i]) for i in kept])
@@ -130,8 +189,5 @@ def _columns(
                 f"'{path}': line {line}, column {header[column] if header else column!r} is {cells[column]!r}; "
                 "features must be numbers: fill, encode or drop it"
             ) from None
-        labels.append(cells[at].strip())
-    y = np.array(labels)
-    if all(map(_is_number, labels)):
-        y = y.astype(np.float64)
-    return np.frombuffer(values, np.float32).reshape(len(labels), len(kept)), y
+        labels.append("" if at is None else cells[at].strip())
+    return np.frombuffer(values, np.float32).reshape(len(labels), len(kept)), labels

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,15 +76,12 @@ def load_sentences(
     labels = read_labels(columns, where=f"'{path}'", task="classification")
     if len(labels.classes) < 2:
         raise DataError(f"'{path}' has a single class, {labels.classes[0]!r}: nothing to learn")
-    longest = length or _usual_length(found["train"].texts, tokenizer)
+    longest = length or usual_length(found["train"].texts, tokenizer)
     parts = {
         part: TextData(tokenizer(sentences.texts, length=longest), labels.y[part], labels.classes, files[part].name)
         for part, sentences in found.items()
     }
-    cut = sum(int(data.x["mask"].all(1).sum()) for data in parts.values())
-    notes.append(
-        f"sentences are padded to {longest} tokens; {cut} of {sum(map(len, parts.values()))} fill them, or are cut"
-    )
+    notes.append(padding_note([data.x["mask"] for data in parts.values()]))
     if "test" not in parts:
         shares = (1 - test_fraction, test_fraction)
         kept, held = stratified_split(parts["train"].y, shares, seed=seed, classes=labels.classes)
@@ -92,6 +90,18 @@ def load_sentences(
     return TextSource(path.name.split(".")[0], parts["train"], parts["test"], parts.get("valid"), tuple(notes))
 
 
-def _usual_length(texts: tuple[str, ...], tokenizer: Tokenizer) -> int:
+def usual_length(texts: tuple[str, ...], tokenizer: Tokenizer) -> int:
+    """The least of `LENGTHS` that cuts no more than one of `texts` in a hundred, at most what the tokenizer allows."""
     longest = np.quantile(tokenizer(texts)["mask"].sum(1), KEPT_WHOLE)
     return min(next((n for n in LENGTHS if n >= longest), tokenizer.max_length), tokenizer.max_length)
+
+
+def padding_note(masks: Sequence[np.ndarray]) -> str:
+    """How long the sentences of some parts were made, by their masks `[N, L]`.
+
+    >>> padding_note([np.array([[1, 1], [1, 0]])])
+    'sentences are padded to 2 tokens; 1 of 2 fill them, or are cut'
+    """
+    full = sum(int(mask.all(1).sum()) for mask in masks)
+    sizes = sum(map(len, masks))
+    return f"sentences are padded to {masks[0].shape[1]} tokens; {full} of {sizes} fill them, or are cut"

@@ -74,7 +74,7 @@ def run_evaluate(
     Traceback (most recent call last):
     tljax.checkpoints.run.RunError: there is no folder 'nowhere'; ...
     """
-    runs = [read_methods(folder) for folder in folders]
+    runs = [read_methods(folder, measured=data is None) for folder in folders]
     rows, notes = [], []
     for name, run in zip(names_of(runs), runs):
         if data is None:

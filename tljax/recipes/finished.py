@@ -7,7 +7,7 @@ from typing import Any
 
 from tljax.checkpoints.run import RunError
 from tljax.evaluation.report import ReportError, check_results
-from tljax.evaluation.report.results import is_adaptation, is_comparison, is_ranking
+from tljax.evaluation.report.results import is_adaptation, is_comparison, is_ranking, is_unlabelled
 from tljax.recipes.folder import read_object
 from tljax.recipes.timing import Timing
 
@@ -66,8 +66,10 @@ def read_finished(folder: str | os.PathLike[str]) -> Finished:
     return Finished(place, results, config or {})
 
 
-def read_methods(folder: str | os.PathLike[str]) -> Finished:
+def read_methods(folder: str | os.PathLike[str], *, measured: bool = True) -> Finished:
     """The complete run of methods in `folder`: as `read_finished`, but of `tljax rank` there are none.
+
+    `measured`: and of a run whose target has no labels neither, as nothing was measured of its methods.
 
     >>> read_methods("nowhere")
     Traceback (most recent call last):
@@ -77,6 +79,11 @@ def read_methods(folder: str | os.PathLike[str]) -> Finished:
     if run.command == "rank":
         raise RunError(
             f"{folder} holds a ranking, which has no methods to compare; tljax report {folder} shows it alone"
+        )
+    if measured and is_unlabelled(run.results):
+        raise RunError(
+            f"{folder} holds a run whose target has no labels, so no metrics were recorded; tljax evaluate {folder} "
+            "--data with labelled examples measures them"
         )
     return run
 

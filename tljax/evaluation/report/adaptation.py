@@ -13,6 +13,7 @@ from tljax.evaluation.report.results import (
     cells,
     curves,
     is_finite,
+    is_unlabelled,
     judged,
     label,
     main_scale,
@@ -28,7 +29,7 @@ _SHOTS: Any = "all"
 
 def document(results: Results) -> list[Block]:
     """The blocks of the report, in the order of reading."""
-    sections = (_verdict, _methods, _choice, _features, _curves, _recall, _confusion, _protocol)
+    sections = (_verdict, _methods, _choice, features_section, _curves, _recall, _confusion, protocol_section)
     return [block for section in sections for block in section(results)]
 
 
@@ -57,7 +58,7 @@ def method_table(results: Results) -> Table:
                 gain_cell(results, method),
                 *(column[i] for column in columns[1:]),
                 _share(results, entry["source_test"]),
-                Cell(_plain(entry["a_distance"])),
+                Cell(plain(entry["a_distance"])),
             )
         )
     return Table(head, tuple(rows))
@@ -133,7 +134,8 @@ def _share(results: Results, found: Mapping[str, Any], steps: str = "") -> Cell:
     return Cell(scale.value(found["mean"]), ", ".join(filter(None, (half, f"step {steps}" if steps else ""))))
 
 
-def _plain(found: Mapping[str, Any]) -> str:
+def plain(found: Mapping[str, Any]) -> str:
+    """A mean with two decimals."""
     return f"{found['mean']:.2f}" if is_finite(found["mean"]) else MISSING
 
 
@@ -144,7 +146,7 @@ def _verdict(results: Results) -> list[Block]:
         value, half = mean(results, method, _SHOTS, verdict["metric"])
         around = "" if half is None else f" ± {scale.value(half)}"
         tiles.append((scale.value(value) + scale.unit, f"{scale.metric.label} on the target, {label(method)}{around}"))
-    distances = [_plain(summary(results, method, _SHOTS)["a_distance"]) for method in (SOURCE_ONLY, judged(results))]
+    distances = [plain(summary(results, method, _SHOTS)["a_distance"]) for method in (SOURCE_ONLY, judged(results))]
     tiles.append((" → ".join(distances), "A-distance of the domains' features, before and after"))
     return [Verdict(verdict["outcome"], str(verdict["sentence"]), tuple(tiles))]
 
@@ -165,17 +167,20 @@ def _choice(results: Results) -> list[Block]:
     return [Heading("Which step"), choice_table(results), Paragraph(note, small=True)]
 
 
-def _features(results: Results) -> list[Block]:
+def features_section(results: Results) -> list[Block]:
+    """The picture of both domains' features before and after."""
     found = results["features"]
     names = " and ".join(label(panel["method"]) for panel in found["panels"])
     distances = ", ".join(
-        f"{label(p['method'])} {_plain(summary(results, p['method'], _SHOTS)['a_distance'])}" for p in found["panels"]
+        f"{label(p['method'])} {plain(summary(results, p['method'], _SHOTS)['a_distance'])}" for p in found["panels"]
     )
     source, target = found["sizes"]
+    colours = "by the labels, which training did not see on the target"
+    if is_unlabelled(results):
+        colours = "by the source's labels, and for the target as each model predicts them"
     caption = (
         f"Features of {source} source and {target} target test examples by {found['made_by']}, first seed: each model "
-        "by itself, so only positions within a panel compare. Colours: classes, by the labels, which training did not "
-        f"see on the target. A-distance: {distances}."
+        f"by itself, so only positions within a panel compare. Colours: classes, {colours}. A-distance: {distances}."
     )
     alt = f"Features of both domains on a plane, {names}; A-distance {distances}."
     return [Heading("Features of both domains"), Picture("features", alt, caption)]
@@ -232,7 +237,8 @@ def _confusion(results: Results) -> list[Block]:
     return [Heading("Confusion on the target"), *found] if found else []
 
 
-def _protocol(results: Results) -> list[Block]:
+def protocol_section(results: Results) -> list[Block]:
+    """The data, and how the runs were made."""
     protocol = results["protocol"]
     steady = f"; constant for {', '.join(protocol['steady'])}" if protocol["steady"] else ""
     slower = f", the backbone's times {protocol['backbone_factor']:g}" if protocol["backbone_factor"] != 1 else ""

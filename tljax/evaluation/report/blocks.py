@@ -82,7 +82,7 @@ class Verdict(NamedTuple):
     """The answer, before everything else."""
 
     outcome: str
-    """helped, hurt or undecided."""
+    """helped, hurt or undecided; untold where nothing was measured that could tell."""
     sentence: str
     tiles: tuple[tuple[str, str], ...] = ()
     """The numbers behind it: `(number, what it is)`."""

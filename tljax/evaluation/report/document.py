@@ -1,6 +1,6 @@
 """The report as blocks: the verdict first, then the evidence, then how it came about."""
 
-from tljax.evaluation.report import adaptation, comparison, standings, tables
+from tljax.evaluation.report import adaptation, comparison, standings, tables, unlabelled
 from tljax.evaluation.report.blocks import Block, Heading, Paragraph, Picture, Preformatted, Verdict
 from tljax.evaluation.report.captions import (
     accuracy_picture,
@@ -22,6 +22,7 @@ from tljax.evaluation.report.results import (
     is_comparison,
     is_ranking,
     is_regression,
+    is_unlabelled,
     judged,
     label,
     labels_noun,
@@ -43,6 +44,8 @@ def document(results: Results) -> list[Block]:
         return standings.document(results)
     if is_comparison(results):
         return comparison.document(results)
+    if is_unlabelled(results):
+        return unlabelled.document(results)
     if is_adaptation(results):
         return adaptation.document(results)
     sections = (

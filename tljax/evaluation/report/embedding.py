@@ -29,16 +29,16 @@ def features_figure(results: Results, theme: Theme) -> Any:
         axes.set_ylim(-1.06, 1.06)
         for spine in axes.spines.values():
             spine.set_visible(True)
-        _draw(axes, np.array([panel["x"], panel["y"]]), found, theme)
+        classes = np.asarray(panel["classes"] if "classes" in panel else found["classes"])
+        _draw(axes, np.array([panel["x"], panel["y"]]), classes, found["sizes"], theme)
     _key(figure, results, theme)
     return figure
 
 
-def _draw(axes: Any, places: np.ndarray, found: Any, theme: Theme) -> None:
-    classes = np.asarray(found["classes"])
-    colours = _colours(classes, found["sizes"], theme)
+def _draw(axes: Any, places: np.ndarray, classes: np.ndarray, sizes: list[int], theme: Theme) -> None:
+    colours = _colours(classes, sizes, theme)
     first = 0
-    for (_, marker, size), count in zip(_DOMAINS, found["sizes"]):
+    for (_, marker, size), count in zip(_DOMAINS, sizes):
         at = slice(first, first + count)
         face = {"facecolors": "none", "edgecolors": colours[at]} if marker == "o" else {"c": colours[at]}
         axes.scatter(*places[:, at], marker=marker, s=size, linewidths=0.9, alpha=0.85, **face)

@@ -23,7 +23,7 @@ from tljax.evaluation.report.theme import DARK, LIGHT
 
 Pictures = Mapping[str, str]
 
-_SIGNS = {"helped": "▲", "hurt": "▼", "undecided": "◆", "decided": "●"}
+_SIGNS = {"helped": "▲", "hurt": "▼", "undecided": "◆", "decided": "●", "untold": "○"}
 
 
 def render_html(results: Results) -> str:

@@ -19,7 +19,7 @@ from tljax.evaluation.report.results import Results
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$])")
 _AT_START = re.compile(r"^(\d*)([.)](?=\s|$)|[+-](?=\s|$)|#|[=-]+$)")
-_SIGNS = {"helped": "🟩", "hurt": "🟥", "undecided": "🟨", "decided": "🟩"}
+_SIGNS = {"helped": "🟩", "hurt": "🟥", "undecided": "🟨", "decided": "🟩", "untold": "⬜"}
 
 
 def render_markdown(results: Results) -> str:

@@ -57,7 +57,7 @@ p { margin: .6rem 0; overflow-wrap: anywhere; }
 }
 .verdict.helped, .verdict.decided { --tone: var(--good); --back: var(--good-back); }
 .verdict.hurt { --tone: var(--bad); --back: var(--bad-back); }
-.verdict.undecided { --tone: var(--unsure); --back: var(--unsure-back); }
+.verdict.undecided, .verdict.untold { --tone: var(--unsure); --back: var(--unsure-back); }
 .verdict p { margin: 0; font-size: 1.15rem; line-height: 1.45; }
 .verdict strong { color: var(--tone); font-weight: 700; }
 .verdict dl { display: flex; flex-wrap: wrap; gap: .7rem 2.4rem; margin: .9rem 0 0; }

@@ -15,6 +15,7 @@ from tljax.evaluation.report.results import (
     curves,
     is_adaptation,
     is_finite,
+    is_unlabelled,
     label,
     labels_noun,
     main_scale,
@@ -142,13 +143,8 @@ def _one_shot(results: Results, theme: Theme) -> Any:
 def curves_figure(results: Results, theme: Theme) -> Any:
     """The verdict's metric on the validation split, and where there is one the training loss, against the step."""
     scale = main_scale(results)
-    panels = [
-        (
-            curves(results, scale.metric.key),
-            scale,
-            _axis_label(scale, "target " if is_adaptation(results) else "validation "),
-        )
-    ]
+    of = "" if is_unlabelled(results) else "target " if is_adaptation(results) else "validation "
+    panels = [(curves(results, scale.metric.key), scale, _axis_label(scale, of))]
     losses = curves(results, "train_loss")
     if losses:
         panels.append((losses, scale_of(results, "train_loss"), "training loss"))

@@ -83,6 +83,15 @@ def is_adaptation(results: Results) -> bool:
     return results.get("kind") == "adaptation"
 
 
+def is_unlabelled(results: Results) -> bool:
+    """Whether these are results of `tljax adapt` for a target whose labels nobody knows.
+
+    >>> is_unlabelled({"kind": "adaptation", "unlabelled": True}), is_unlabelled({"kind": "adaptation"})
+    (True, False)
+    """
+    return bool(results.get("unlabelled"))
+
+
 def baseline(results: Results) -> str:
     """The method that the details are shown beside.
 

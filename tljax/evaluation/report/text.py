@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
-from tljax.evaluation.report import adaptation
+from tljax.evaluation.report import adaptation, unlabelled
 from tljax.evaluation.report.blocks import Cell, Table, Verdict, one_line
 from tljax.evaluation.report.comparison import method_note, method_table
 from tljax.evaluation.report.document import table_note
@@ -14,6 +14,7 @@ from tljax.evaluation.report.results import (
     check,
     is_adaptation,
     is_comparison,
+    is_unlabelled,
     label,
     labels_noun,
     main_scale,
@@ -36,6 +37,8 @@ def render_text(results: Results) -> str:
     """
     check(results)
     verdict = results["verdict"]
+    if is_unlabelled(results):
+        return _unlabelled_text(results)
     if is_adaptation(results):
         return _adaptation_text(results)
     if is_comparison(results):
@@ -58,12 +61,23 @@ def render_text(results: Results) -> str:
 def _adaptation_text(results: Results) -> str:
     verdict, parts = results["verdict"], [_wrap(results["title"])]
     for table in (adaptation.method_table(results), adaptation.choice_table(results)):
-        parts.append(aligned([table.head, *(tuple(cell.plain for cell in row) for row in table.rows)]))
+        parts.append(_plain(table))
     note = adaptation.method_note(results).replace(" Best in bold.", "")
     parts += [_wrap(note), _wrap(f"Step: {results['protocol']['chosen_by']}.")]
     parts.append(_wrap(adaptation.negative_sentence(results)))
     parts.append(_wrap(" ".join(Verdict(verdict["outcome"], str(verdict["sentence"])).parts)))
     return "\n\n".join(parts) + "\n"
+
+
+def _unlabelled_text(results: Results) -> str:
+    verdict = Verdict(results["verdict"]["outcome"], str(results["verdict"]["sentence"]))
+    texts = (unlabelled.signs_note(results), f"Step: {results['protocol']['chosen_by']}.",
+             " ".join(verdict.parts), unlabelled.advice(results))  # fmt: skip
+    return "\n\n".join([_wrap(results["title"]), _plain(unlabelled.signs_table(results)), *map(_wrap, texts)]) + "\n"
+
+
+def _plain(table: Table) -> str:
+    return aligned([table.head, *(tuple(cell.plain for cell in row) for row in table.rows)])
 
 
 def aligned(rows: Sequence[Row]) -> str:

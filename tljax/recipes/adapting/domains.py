@@ -1,4 +1,4 @@
-"""The two domains of an adaptation: read, brought to the same classes and the same form, and split.
+"""The two domains of an adaptation: brought to the same classes and the same form, and split.
 
 Labels of the target are never looked at here but to name its classes: its parts are cut at random, not by class.
 """
@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tljax.data import Source, fit_standardiser, match_images, standardise
+from tljax.data import Source, Unlabelled, fit_standardiser, match_images, standardise
 from tljax.data.classes import class_indices
+from tljax.data.table import columns_called
+from tljax.recipes.adapting.settings import SHARED
 from tljax.recipes.options import SettingsError
 from tljax.recipes.tasks import VALIDATION_MOST, VALIDATION_SHARE, Examples, Task, with_validation
 
-SHARED = "shared"
 _MOST_NAMED = 8
 
 
@@ -25,7 +26,8 @@ class Domains(NamedTuple):
     source: Task
     """Labelled; its validation part is held out of training."""
     target: Task
-    """Trained on without labels. `valid` is what label-free validators look at; only `test` is read with labels."""
+    """Trained on without labels. `valid` is what label-free validators look at; only `test` is read with labels. Where
+    nobody knows any, `test` is the whole target, `Unlabelled` as the other parts."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -39,22 +41,45 @@ class Domains(NamedTuple):
 
 
 def as_domains(source: Any, target: Any, classes: str | None, seed: int) -> Domains:
-    """The domains that two data sets, a `Source` or `TextSource` each, make with some or all of their classes.
+    """The domains that two data sets make with some or all of their classes.
+
+    `source` is a `Source` or a `TextSource`, `target` one too, or `Unlabelled`: then it is taken to have the classes of
+    the source.
 
     Raises `SettingsError` where classes are on one side only, unless `classes` chooses among the shared ones, or where
     labels are no classes.
     """
-    for found in (source, target):
-        if found.train.task != "classes":
-            raise SettingsError(f"{found.name!r} has not one class per example; tljax adapt needs that")
-    names = chosen_classes((source.name, source.train.classes), (target.name, target.train.classes), classes)
-    source, target = (_mapped(found, lambda part: _relabelled(part, names)) for found in (source, target))
+    if isinstance(target, Unlabelled):
+        target = dataclasses.replace(target, classes=source.train.classes)
+        known = (target.name, target.classes)
+    else:
+        _require_classes(target)
+        known = (target.name, target.train.classes)
+    _require_classes(source)
+    names = chosen_classes((source.name, source.train.classes), known, classes)
+    source = _mapped(source, lambda part: _relabelled(part, names))
     train, valid = with_validation(source.train, source.valid, seed)
-    unlabelled, held, note = _target_parts(target, seed)
-    return Domains(
-        Task(source.name, train, valid, source.test, source.notes),
-        Task(target.name, unlabelled, held, target.test, (*target.notes, note)),
-    )
+    return Domains(Task(source.name, train, valid, source.test, source.notes), _target(target, names, seed))
+
+
+def _require_classes(found: Any) -> None:
+    if found.train.task != "classes":
+        raise SettingsError(f"{found.name!r} has not one class per example; tljax adapt needs that")
+
+
+def _target(target: Any, names: tuple[str, ...], seed: int) -> Task:
+    """The target in its parts: what is trained on, what validators look at, and what is tested on."""
+    if isinstance(target, Unlabelled):
+        whole = dataclasses.replace(target, classes=names)
+        train, held, note = _held_out(whole, seed)
+        return Task(whole.name, train, held, whole, (*whole.notes, note))
+    target = _mapped(target, lambda part: _relabelled(part, names))
+    if target.valid is None:
+        train, held, note = _held_out(target.train, seed)
+    else:
+        train, held = target.train, target.valid
+        note = f"label-free validation on its validation part ({len(held)} examples)"
+    return Task(target.name, train, held, target.test, (*target.notes, note))
 
 
 def chosen_classes(
@@ -93,26 +118,45 @@ def chosen_classes(
     return shared
 
 
-def in_one_form(source: Source, target: Source, shape: tuple[int, ...] | None) -> tuple[Source, Source]:
-    """Both data sets with inputs of `shape`, or of the source's.
+def in_one_form(source: Source, target: Any, shape: tuple[int, ...] | None) -> tuple[Source, Any]:
+    """Both data sets with inputs of `shape`, or of the source's; `target` is a `Source` or `Unlabelled`.
 
-    Raises `SettingsError` for inputs other than images that differ.
+    Columns of tables go by their names. Raises `SettingsError` for inputs other than images that differ, `DataError`
+    for a table that lacks columns.
     """
+    target = _with_columns(target, source.features)
     wanted = tuple(source.train.x.shape[1:]) if shape is None else shape
-    both = []
-    for found in (source, target):
-        have = tuple(found.train.x.shape[1:])
-        if have != wanted:
-            if len(have) != 3 or len(wanted) != 3:
-                raise SettingsError(
-                    f"{found.name!r} has examples of shape {list(have)}; expected {list(wanted)}: only images can be "
-                    "brought to one shape"
-                )
-            found = found.map(lambda part: match_images(part, *wanted))
-            note = f"images were brought to {'x'.join(map(str, wanted))}"
-            found = dataclasses.replace(found, notes=(*found.notes, note))
-        both.append(found)
-    return both[0], both[1]
+    return _in_form(source, wanted), _in_form(target, wanted)
+
+
+def _in_form(found: Any, wanted: tuple[int, ...]) -> Any:
+    have = tuple((found if isinstance(found, Unlabelled) else found.train).x.shape[1:])
+    if have == wanted:
+        return found
+    if len(have) != 3 or len(wanted) != 3:
+        raise SettingsError(
+            f"{found.name!r} has examples of shape {list(have)}; expected {list(wanted)}: only images can be brought "
+            "to one shape"
+        )
+    changed = _each(found, lambda part: match_images(part, *wanted))
+    return dataclasses.replace(changed, notes=(*found.notes, f"images were brought to {'x'.join(map(str, wanted))}"))
+
+
+def _with_columns(target: Any, features: tuple[str, ...]) -> Any:
+    """A table with the columns `features`, in that order, where both have names."""
+    own = () if isinstance(target, Unlabelled) else target.features  # Unlabelled ones were read by their names
+    if not own or not features or own == features:
+        return target
+    kept = columns_called(features, own, repr(target.name))
+    changed = target.map(lambda part: dataclasses.replace(part, x=part.x[:, kept]))
+    left = [name for i, name in enumerate(own) if i not in kept]
+    note = f"columns that the source lacks were left out: {', '.join(left[:_MOST_NAMED])}" if left else None
+    note = note or "columns were brought to the order of the source's"
+    return dataclasses.replace(changed, notes=(*target.notes, note), features=features)
+
+
+def _each(found: Any, change: Callable[[Any], Any]) -> Any:
+    return change(found) if isinstance(found, Unlabelled) else _mapped(found, change)
 
 
 def standardised(domains: Domains) -> Domains:
@@ -143,11 +187,8 @@ def noted(domains: Domains, batch_size: int) -> Domains:
     return Domains(*map(one, domains))
 
 
-def _target_parts(target: Any, seed: int) -> tuple[Examples, Examples, str]:
-    """What is trained on, what validators look at, and how it came about."""
-    train = target.train
-    if target.valid is not None:
-        return train, target.valid, f"label-free validation on its validation part ({len(target.valid)} examples)"
+def _held_out(train: Examples, seed: int) -> tuple[Examples, Examples, str]:
+    """What is left to train on, what validators look at, and how it came about."""
     held = int(min(VALIDATION_SHARE * len(train), VALIDATION_MOST))
     if held < 10:
         return train, train, f"too few examples to hold some out: label-free validation on the {len(train)} trained on"

@@ -31,7 +31,7 @@ def on_new_data(
         raise RunError(f"{folder} lacks config.json, which tells the settings of the run; it cannot be evaluated anew")
     settings = _settings(config, label)
     load_setup(settings)  # the run's own, so that an error there is told as such
-    setup = load_setup(dataclasses.replace(settings, target=data))
+    setup = load_setup(dataclasses.replace(settings, target=data, unlabelled=False))
     shots = results["shots"][0]
     calm = {(cell["method"], cell["seed"]): cell.get("temperature") for cell in results["cells"]}
     rows = []

@@ -26,7 +26,7 @@ def cell(setup: Setup, name: str, run: Trained) -> dict[str, Any]:
              (("valid", source.valid), ("source", source.test), ("target", target.test))}  # fmt: skip
     calmer = fitted_temperature(found["valid"].logits, source.valid)
     best, best_step = best_on_test(run.history)
-    last = _accuracy(outputs(setup.model, run.last, target.test), target.test.y)
+    last = accuracy_of(outputs(setup.model, run.last, target.test), target.test.y)
     return {
         "method": name,
         "shots": "all",
@@ -35,33 +35,35 @@ def cell(setup: Setup, name: str, run: Trained) -> dict[str, Any]:
         "best_step": run.best_step,
         "valid": or_none(run.value),
         "test": score_logits(found["target"].logits, target.test, calmer),
-        "source_test": _accuracy(found["source"], source.test.y),
+        "source_test": accuracy_of(found["source"], source.test.y),
         "last": last,
         "oracle": best,
         "oracle_step": best_step,
-        "a_distance": _distance(found["source"], found["target"]),
+        "a_distance": distance(found["source"], found["target"]),
         "labels": drawn(np.arange(len(source.train)), source.train.y),
     }
 
 
 def pictured(setup: Setup, runs: Sequence[tuple[str, Trained]]) -> dict[str, Any]:
-    """The features of both domains' test examples by each of `runs`, on a plane, as JSON values."""
+    """The features of both domains' test examples by each of `runs`, on a plane, as JSON values.
+
+    The classes are those of the labels, or where the target has none those that each model predicts there.
+    """
     panels, made = [], ""
-    parts = [task.test.take(_some(len(task.test), MOST_DRAWN)) for task in setup.domains]
+    source, target = parts = [task.test.take(_some(len(task.test), MOST_DRAWN)) for task in setup.domains]
+    known = [int(y) for y in source.y]
     for name, run in runs:
-        features = [np.asarray(outputs(setup.model, run.params, part).features) for part in parts]
-        places, made = on_a_plane(np.concatenate(features), setup.settings.projection)
-        panels.append({"method": name, "x": _short(places[:, 0]), "y": _short(places[:, 1])})
-    return {
-        "made_by": made,
-        "seed": runs[0][1].seed,
-        "sizes": [len(part) for part in parts],
-        "classes": [int(y) for part in parts for y in part.y],
-        "panels": panels,
-    }
+        found = [outputs(setup.model, run.params, part) for part in parts]
+        places, made = on_a_plane(np.concatenate([np.asarray(o.features) for o in found]), setup.settings.projection)
+        panel = {"method": name, "x": _short(places[:, 0]), "y": _short(places[:, 1])}
+        if setup.settings.unlabelled:
+            panel["classes"] = known + np.asarray(found[1].logits).argmax(-1).tolist()
+        panels.append(panel)
+    picture = {"made_by": made, "seed": runs[0][1].seed, "sizes": [len(part) for part in parts], "panels": panels}
+    return picture if setup.settings.unlabelled else picture | {"classes": known + [int(y) for y in target.y]}
 
 
-def _distance(source: Output, target: Output) -> float | None:
+def distance(source: Output, target: Output) -> float | None:
     """The proxy A-distance of the two domains' features."""
     few = [np.asarray(o.features)[_some(len(o.features), MOST_EXAMPLES)] for o in (source, target)]
     if not all(np.isfinite(features).all() for features in few) or min(map(len, few)) < 4:
@@ -69,7 +71,8 @@ def _distance(source: Output, target: Output) -> float | None:
     return or_none(float(a_distance(*few)))
 
 
-def _accuracy(found: Output, labels: np.ndarray) -> float:
+def accuracy_of(found: Output, labels: np.ndarray) -> float:
+    """The share of the labels `[N]` that are predicted."""
     return float(np.mean(np.asarray(found.logits).argmax(-1) == labels))
 
 

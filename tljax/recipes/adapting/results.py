@@ -22,32 +22,39 @@ _NAMES = {"source_accuracy": "accuracy on the source's validation part", "source
 
 def collect(setup: Setup, runs: Mapping[str, Sequence[Trained]], cells: Mapping[str, list[dict[str, Any]]]) -> dict:
     """The adaptation as plain JSON values; see `tljax.evaluation.report`."""
+    return about(setup, runs, METRIC, ORACLE) | {
+        "verdict": _verdict(cells),
+        "cells": [_told(cell) for found in cells.values() for cell in found],
+        "summary": [_summary(cells, name) for name in cells],
+    }
+
+
+def about(setup: Setup, runs: Mapping[str, Sequence[Trained]], metric: str, logged: str) -> dict[str, Any]:
+    """The part of the results that tells of what, and how; the curves are of `metric`, which logs call `logged`."""
     settings, (source, target) = setup.settings, setup.domains
     sizes = target.described()
     return {
         "kind": "adaptation",
+        "unlabelled": settings.unlabelled,
         "title": settings.title,
-        "verdict": _verdict(cells),
         "source": source.described(),
         "target": {k: v for k, v in sizes.items() if k != "train"} | {"pool": sizes["train"]},
         "notes": [f"{task.name}: {note}" for task in setup.domains for note in task.notes],
         "model": {"name": setup.model.name, "parameters": count(setup.starts[0]), "text": setup.about},
         "protocol": _protocol(setup),
         "shots": ["all"],
-        "methods": list(cells),
+        "methods": list(runs),
         "objectives": {a.name: str(a.objective) for a in settings.compared},
-        "cells": [_told(cell) for found in cells.values() for cell in found],
         "curves": [
-            {"method": name, "shots": "all"} | _curves([run.history for run in found]) for name, found in runs.items()
+            {"method": name, "shots": "all"} | _curves([run.history for run in found], metric, logged)
+            for name, found in runs.items()
         ],
-        "summary": [_summary(cells, name) for name in cells],
     }
 
 
-def _curves(histories: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Against the step: accuracy on the target's test part, and the training loss."""
-    found = curve(histories, ORACLE)
-    return {(METRIC if key == ORACLE else key): value for key, value in found.items()}
+def _curves(histories: Sequence[Sequence[Mapping[str, Any]]], metric: str, logged: str) -> dict[str, Any]:
+    """Against the step: `metric`, and the training loss."""
+    return {(metric if key == logged else key): value for key, value in curve(histories, logged).items()}
 
 
 def _told(cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,8 +114,8 @@ def _verdict(cells: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
 def _protocol(setup: Setup) -> dict[str, Any]:
     settings, target = setup.settings, setup.domains.target
     falling = f"rate {settings.learning_rate:g} (1 + {DECAY:g} i)^-0.75"
-    by = _NAMES[settings.validator]
     labels = "read for the choice" if settings.validator == "oracle" else "read for the report alone"
+    known = f"the labels of the target's {len(target.test)} test examples are {labels}"
     return {
         "seeds": settings.seeds,
         "steps": settings.steps,
@@ -118,7 +125,8 @@ def _protocol(setup: Setup) -> dict[str, Any]:
         "backbone_factor": settings.backbone_factor,
         "bottleneck": settings.width,
         "validator": settings.validator,
-        "chosen_by": f"{by}; the labels of the target's {len(target.test)} test examples are {labels}",
+        "chosen_by": f"{_NAMES[settings.validator]}; "
+        + ("no labels of the target are known" if settings.unlabelled else known),
         "level": 0.95,
         "interval": "t-interval over seeds; a seed is initialisation and data order",
     }

@@ -13,6 +13,8 @@ from tljax.recipes.options import described, read_settings, require, require_kno
 
 DEMO = ("digits-plain", "digits-turned")
 """The built-in pair: handwritten digits, and others of them turned."""
+SHARED = "shared"
+"""The classes that both domains have."""
 PROJECTIONS = ("auto", "tsne", "pca")
 
 
@@ -28,6 +30,8 @@ class AdaptSettings(Numerics):
     target: str = DEMO[1]
     classes: str | None = None
     """Only these of both; ``"shared"``: those that both have."""
+    unlabelled: bool = False
+    """Whether nobody knows labels of the target; then none are read, and nothing is measured by them."""
     label: str | None = None
     text: str | None = None
     max_length: int | None = None
@@ -67,6 +71,9 @@ class AdaptSettings(Numerics):
         require(self.seed >= 0 and self.seed + self.seeds < 2**31, "seed", self.seed, "0 or more, and below 2^31")
         require_known("validator", self.validator, VALIDATORS)
         require_known("projection", self.projection, PROJECTIONS)
+        unknown = "what can be told without labels of the target"
+        require(not (self.unlabelled and self.validator == "oracle"), "validator", self.validator, unknown)
+        require(not (self.unlabelled and self.classes == SHARED), "classes", self.classes, unknown)
         given = "the file of --weights says which model it is; give one of them"
         require(not (self.model and self.weights), "model", self.model, f"left out with weights: {given}")
         require(bool(self.methods), "methods", self.methods, "one or several, as cdan+mcc")

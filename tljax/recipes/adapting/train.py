@@ -16,10 +16,11 @@ import optax
 
 from tljax.checkpoints import load_weights, save_weights
 from tljax.checkpoints.run import make_folder
-from tljax.evaluation import validator
+from tljax.evaluation import Validator, validator
 from tljax.plans import Plan, plan, rate
 from tljax.processes import at_hand, by_first, from_first
 from tljax.recipes.adapting.methods import Approach
+from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.adapting.setup import Setup
 from tljax.recipes.timing import Timing, stopwatch
 from tljax.training import Result, fit
@@ -97,7 +98,8 @@ def _fitted(setup: Setup, method: Approach, seed: int, folder: pathlib.Path, sho
     labelled = (source.train.x, source.train.y)
     train = {"source": labelled, "target": (target.train.x, None)} if _adapts(method) else labelled
     valid = {"source": (source.valid.x, source.valid.y), "target": (target.valid.x, None)}
-    valid[TEST] = (target.test.x, target.test.y)
+    if not settings.unlabelled:
+        valid[TEST] = (target.test.x, target.test.y)
     if settings.validator == "dev":
         few = source.train.take(_some(len(source.train), MOST_SOURCE))
         valid["source_train"] = (few.x, few.y)
@@ -109,7 +111,7 @@ def _fitted(setup: Setup, method: Approach, seed: int, folder: pathlib.Path, sho
         train,
         valid,
         optimizer=optimizer(settings.learning_rate, settings.weight_decay, method.steady),
-        metric=validator(settings.validator, oracle=TEST, also=("source_accuracy", "oracle")),
+        metric=judge(settings),
         seed=settings.seed + seed,
         steps=settings.steps,
         batch_size=settings.batch_size,
@@ -140,6 +142,13 @@ def optimizer(learning_rate: float, weight_decay: float, steady: bool) -> optax.
         optax.trace(MOMENTUM, nesterov=True),
         optax.scale_by_learning_rate(learning_rate if steady else falling),
     )
+
+
+def judge(settings: AdaptSettings) -> Validator:
+    """What chooses the step, and what else is followed: with labels of the target also its accuracy."""
+    if settings.unlabelled:
+        return validator(settings.validator, also=("source_accuracy",))
+    return validator(settings.validator, oracle=TEST, also=("source_accuracy", "oracle"))
 
 
 def rules(backbone_factor: float, bottleneck: bool) -> Plan:

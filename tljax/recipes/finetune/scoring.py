@@ -1,11 +1,12 @@
 """What a model says of many examples, sentences in groups of like length, and how well."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.data.text import TextData, by_length
+from tljax.data.text import by_length
 from tljax.evaluation import predict
 from tljax.recipes.results import fitted_temperature, score_logits
 from tljax.types import Model, Output, Params
@@ -24,7 +25,7 @@ def outputs(model: Model, params: Params, data: Any) -> Output:
     >>> outputs(model, model.init(jax.random.key(0), data.x), data).features.shape
     (3, 4)
     """
-    if not isinstance(data, TextData):
+    if not isinstance(data.x, Mapping):
         return predict(model, params, data.x)
     found: list[np.ndarray] = [np.empty(0)] * 2
     for indices, part in by_length(data.x):

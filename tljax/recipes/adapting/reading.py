@@ -1,0 +1,109 @@
+"""The two domains of an adaptation, read as its settings say; the target with labels or without."""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from tljax.checkpoints.hub import local_folder
+from tljax.data import load, load_sentences, load_texts, load_tokenizer, load_unlabelled
+from tljax.data.error import DataError
+from tljax.data.table import is_table
+from tljax.models.recognition import Recognised
+from tljax.recipes.adapting.domains import Domains, as_domains, in_one_form, standardised
+from tljax.recipes.adapting.settings import AdaptSettings
+from tljax.recipes.finetune.images import preprocessor_in
+from tljax.recipes.options import SettingsError
+
+
+def read_domains(settings: AdaptSettings, found: Recognised | None) -> Domains:
+    """Source and target in the form that the model takes, `found` in the weights; without, in that of the source.
+
+    Raises:
+      DataError, SettingsError: data that cannot be read, or that do not fit each other or the model.
+    """
+    if found is not None and isinstance(found.example, Mapping):
+        return _sentences(settings)
+    if settings.text or settings.max_length:
+        raise SettingsError("text and max_length are for sentences, which need a model that reads them: --weights")
+    return _arrays(settings, found)
+
+
+def _arrays(settings: AdaptSettings, found: Recognised | None) -> Domains:
+    """Images, brought to the size and channels of the model or of the source; or rows of numbers."""
+    shape = None
+    prepare = None
+    if found is not None:
+        if not isinstance(found.example, jax.ShapeDtypeStruct) or len(found.example.shape) != 4:
+            raise SettingsError(f"{settings.weights!r} takes neither sentences nor images, {found.how}; use tl.fit")
+        prepare = None if settings.image_size else preprocessor_in(_beside(settings))
+        shape = tuple(found.example.shape[1:])
+    if prepare is not None:
+        source = load(settings.source, label=_column(settings.source, settings), prepare=prepare)
+        return as_domains(source, _target(settings, (), prepare=prepare), settings.classes, settings.seed)
+    side = settings.image_size
+    size = (side, side) if side else None if shape is None else (int(shape[0]), int(shape[1]))
+    source = load(settings.source, label=_column(settings.source, settings), size=size)
+    have = source.train.x.shape[1:]
+    if size is None and len(have) == 3 and pathlib.Path(settings.target).is_dir():
+        size = (have[0], have[1])  # pictures in files may be of any sizes
+    target = _target(settings, source.features, size=size)
+    wanted = None if shape is None else (*have[:2], shape[2])
+    return standardised(as_domains(*in_one_form(source, target, wanted), settings.classes, settings.seed))
+
+
+def _sentences(settings: AdaptSettings) -> Domains:
+    """Sentences of both domains, as long as the longer of the two."""
+    if settings.image_size:
+        raise SettingsError(f"image_size is for images; the model in {settings.weights!r} reads sentences")
+    tokenizer = load_tokenizer(_beside(settings))
+
+    def labelled(spec: str, length: int | None) -> Any:
+        return load_sentences(spec, tokenizer, label=settings.label, text=settings.text, length=length)
+
+    def both(length: int | None) -> tuple[Any, Any]:
+        return labelled(settings.source, length), _known_or_not(
+            settings,
+            lambda: labelled(settings.target, length),
+            lambda: load_texts(settings.target, tokenizer, text=settings.text, length=length),
+        )
+
+    source, target = both(settings.max_length)
+    lengths = {part.x["mask"].shape[1] for part in (source.train, target if settings.unlabelled else target.train)}
+    if len(lengths) > 1:
+        source, target = both(max(lengths))
+    return as_domains(source, target, settings.classes, settings.seed)
+
+
+def _target(settings: AdaptSettings, features: tuple[str, ...], **form: Any) -> Any:
+    """The target's arrays; `form` is what images are brought to."""
+    return _known_or_not(
+        settings,
+        lambda: load(settings.target, label=_column(settings.target, settings), **form),
+        lambda: load_unlabelled(settings.target, features=features, **form),
+    )
+
+
+def _known_or_not(settings: AdaptSettings, labelled: Callable[[], Any], unlabelled: Callable[[], Any]) -> Any:
+    """The target with labels, or without where the settings say so; what can only be read without is told."""
+    if settings.unlabelled:
+        return unlabelled()
+    try:
+        return labelled()
+    except DataError as error:
+        try:
+            unlabelled()
+        except DataError:
+            raise error from None
+        raise DataError(f"{error}. If the target has no labels: --unlabelled") from error
+
+
+def _column(spec: str, settings: AdaptSettings) -> str | None:
+    return settings.label if is_table(pathlib.Path(spec)) else None
+
+
+def _beside(settings: AdaptSettings) -> pathlib.Path:
+    """The folder that the weights stand in."""
+    found = local_folder(str(settings.weights))
+    return found if found.is_dir() else found.parent
