@@ -67,13 +67,24 @@ def _read(
     """The images of every part, in one form, and how they came to it."""
     pictures = {split: list(map(_header, paths)) for split, paths in files.items()}
     if prepare is not None:
-        return {split: np.stack([prepare(open_image(path)) for path in paths]) for split, paths in files.items()}, ()
+        return {split: _prepared(paths, prepare) for split, paths in files.items()}, ()
     everything = [picture for split in pictures.values() for picture in split]
     counts = Counter(picture.size for picture in everything)
     shape = size or max(counts, key=lambda s: counts[s])  # the first of several that are as common
     grey = all(picture.grey for picture in everything)
     x = {split: _stack(chosen, shape, grey) for split, chosen in pictures.items()}
     return x, tuple(_notes(counts, shape, size, everything, grey))
+
+
+def _prepared(paths: Sequence[Path], prepare: Callable[[Any], np.ndarray]) -> np.ndarray:
+    made = [prepare(open_image(path)) for path in paths]
+    other = next((i for i, image in enumerate(made) if image.shape != made[0].shape), None)
+    if other is not None:
+        raise DataError(
+            f"'{paths[other]}' becomes {list(made[other].shape)}, and '{paths[0]}' {list(made[0].shape)}: prepared "
+            "images must be of one shape; resize to (height, width), or cut them"
+        )
+    return np.stack(made)
 
 
 def _notes(

@@ -130,6 +130,14 @@ def load_texts(
 
     Raises:
       DataError: there is no such file, it is damaged or empty, or it does not tell which column has the sentences.
+
+    >>> import tempfile, tokenizers
+    >>> words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "joy": 1, "dull": 2}))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "new.txt").write_text("joy\\ndull\\n")
+    ...     data = load_texts(f"{folder}/new.txt", Tokenizer(words, padding_id=0, max_length=8))
+    >>> data.x["ids"][:, 0].tolist(), data.names
+    ([1, 2], ('sentence 1', 'sentence 2'))
     """
     texts = read_texts(path, text=text)
     x = tokenizer(texts, length=length or usual_length(texts, tokenizer))

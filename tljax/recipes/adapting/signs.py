@@ -62,13 +62,13 @@ def look(setup: Setup, name: str, run: Trained) -> Look:
 def collect_signs(setup: Setup, runs: Mapping[str, Sequence[Trained]], looks: Mapping[str, list[Look]]) -> dict:
     """The adaptation as plain JSON values; see `tljax.evaluation.report`."""
     number = validator(setup.settings.validator).number
-    told = about(setup, runs, METRIC, number)
+    told, y = about(setup, runs, METRIC, number), setup.domains.source.train.y
     summary = [_summary(looks, name) for name in looks]
     return told | {
         "verdict": _verdict(summary, setup.settings.validator, len(setup.domains.target.test)),
         "cells": [found.cell for runs_of in looks.values() for found in runs_of],
         "summary": summary,
-        "source": told["source"] | {"counts": setup.domains.source.train.counts().tolist()},
+        "source": told["source"] | {"counts": np.bincount(y, minlength=len(setup.domains.classes)).tolist()},
     }
 
 
