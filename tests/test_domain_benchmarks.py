@@ -57,6 +57,7 @@ def torch_network(torch, params, kind):
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "norm"])
 def test_a_step_of_sgd_is_that_of_torch(network, kind):
     torch = pytest.importorskip("torch")
@@ -100,6 +101,7 @@ def layers_of(network):
     return {"first": (first, (3, 28, 28, 1)), "second": (second, (3, 12, 12, 2))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["first", "second"])
 def test_matrix_products_are_a_convolution_and_a_max_pool(network, which):
     layer, shape = layers_of(network)[which]

@@ -36,6 +36,7 @@ def process(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_heavy_modules_are_imported_where_they_are_needed_and_not_before():
     assert process(FIRST_CALLS).splitlines() == ["names:", "calls:"]
 

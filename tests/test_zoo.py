@@ -82,6 +82,7 @@ def test_only_what_all_candidates_have_is_read(evaluate, tmp_path) -> None:
     assert cells == {"a": {"s/5": cell}, "b": {"s/5": cell}}
 
 
+@pytest.mark.slow
 def test_methods_score_a_case(monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     from methods import METHODS, Case

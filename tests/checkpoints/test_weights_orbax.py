@@ -188,6 +188,7 @@ def run(program, devices, *arguments):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_saved_on_eight_devices_read_on_one(tmp_path):
     run(SAVE, 8, tmp_path / "ckpt")
     run(LOAD, 1, tmp_path / "ckpt")

@@ -221,6 +221,7 @@ print((peak() - before) / sum(leaf.nbytes for leaf in tree.values()))
 """
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from Linux's /proc")
 @pytest.mark.parametrize("layout", ["leaves of one size", "one large leaf"])
 def test_loading_takes_the_memory_of_the_weights_and_no_more(tmp_path, layout):

@@ -49,6 +49,7 @@ def test_every_small_size_gives_permutations() -> None:
             np.testing.assert_array_equal(np.sort(index[starts[n - 1] : starts[n]]), np.arange(n))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("size", [1023, 1024, 1025, 60_000, 2**16 - 1, 2**16, 2**16 + 1, 99_856, 316**2 + 1, 2**20])
 def test_larger_sizes_give_permutations(size: int) -> None:
     index = np.asarray(_shuffled(1, 5, np.arange(size, dtype=np.int32), size))
@@ -91,6 +92,7 @@ def test_every_order_of_a_small_set_is_as_likely(size: int) -> None:
     assert _excess(counts, math.factorial(size) - 1) < 4
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("size", [7, 8, 10, 16, 17, 32, 64, 100, 256])
 def test_places_and_pairs_are_uniform_over_epochs(size: int) -> None:
     orders = _epochs(size, 20_000)
@@ -121,6 +123,7 @@ def test_epochs_and_seeds_give_unrelated_orders() -> None:
     assert max(np.sum(a == b) for a, b in itertools.combinations(orders, 2)) < 9
 
 
+@pytest.mark.slow
 def test_the_order_is_the_one_of_earlier_versions() -> None:
     # A change here breaks the exact resume of every run in progress.
     assert batch_indices(0, 0, 8, 10).tolist() == [9, 2, 5, 1, 6, 3, 8, 0]

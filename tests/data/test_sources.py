@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tljax.data import DataError, load
+from tljax.data import DataError, load, load_whole
 
 X = np.random.default_rng(0).integers(0, 256, (30, 6, 5), np.uint8)
 Y = np.tile(np.arange(3), 10)
@@ -92,6 +92,25 @@ def test_images_get_a_channel_axis_and_the_size_asked_for(npz: Path, tmp_path: P
     assert (flat.shape, flat.dtype, flat.max()) == ((24, 30), np.float32, 255)  # only uint8 are pixels
     with pytest.raises(DataError, match="only images"):
         load(tmp_path / "flat.npz", size=4)
+
+
+def test_what_is_evaluated_on_may_be_little(tmp_path: Path) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(6, 2)
+    names = np.array([*"abacab"])
+    np.savez(tmp_path / "a.npz", train_x=x[:4], train_y=names[:4], test_x=x[4:], test_y=names[4:])
+    whole = load_whole(tmp_path / "a.npz")
+    np.testing.assert_array_equal(whole.x, x)
+    assert [whole.classes[i] for i in whole.y] == names.tolist()
+    np.savez(tmp_path / "one.npz", x=x[:1], y=names[:1])
+    with pytest.raises(DataError, match="single class"):
+        load(tmp_path / "one.npz")
+    assert load_whole(tmp_path / "one.npz").classes == ("a",)
+    (tmp_path / "t.csv").write_text("q,p,label\n1,2,a\n")
+    np.testing.assert_array_equal(load_whole(tmp_path / "t.csv", features=("p", "q")).x, [[2, 1]])
+    with pytest.raises(DataError, match="lacks the columns 'r'"):
+        load_whole(tmp_path / "t.csv", features=("p", "r"))
+    with pytest.raises(DataError, match="size is a number"):
+        load_whole("digits", size=0)
 
 
 def test_regression_from_a_table(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ RNG = np.random.default_rng(0)
 LOGITS, LABELS = 3 * RNG.normal(size=(120, 4)), RNG.integers(0, 4, 120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN)
 def test_golden_values(case):
     p, y, expected = (np.array(GOLDEN[case][key]) for key in ("probabilities", "labels", "expected"))
@@ -28,6 +29,7 @@ def test_golden_values(case):
         assert float(found[ours]) == pytest.approx(expected[theirs], abs=2e-6), ours
 
 
+@pytest.mark.slow
 def test_equal_width_is_the_streaming_metric():
     metric = classification(4, bins=10)
     z = jnp.asarray(LOGITS, jnp.float32)

@@ -104,6 +104,7 @@ CASES = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_scikit_learn(case):
     logits, labels = CASES[case]
@@ -148,6 +149,7 @@ def test_top_k_of_no_fewer_classes_is_left_out():
     assert {name for name in jax.eval_shape(metric.compute, metric.init()) if "top" in name} == {"top_1", "top_2"}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("case", GOLDEN["cases"])
 def test_golden(case):
     given = GOLDEN["cases"][case]
@@ -310,6 +312,7 @@ def many(n, classes, seed=0, rate=0.3):
     return 2 * rng.normal(size=(n, classes)).astype("float32"), (rng.uniform(size=(n, classes)) < rate).astype("int32")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("threshold", [0.5, 0.2])
 @pytest.mark.parametrize("case", [(80, 3), (50, 1), (1, 3), (40, 3, 0, 0.0)])
 def test_multilabel_agrees_with_scikit_learn(case, threshold):

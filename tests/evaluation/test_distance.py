@@ -11,6 +11,7 @@ SOURCE = RNG.normal(size=(80, 4))
 TARGET = RNG.normal(size=(60, 4)) * [1, 2, 1, 1] + [0.8, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_it_is_the_error_of_logistic_regression_on_the_other_half():
     linear = pytest.importorskip("sklearn.linear_model")
     rng = np.random.default_rng(5)

@@ -41,6 +41,7 @@ def by_hand(x=X, y=Y):
     return (((x @ PARAMS["kernel"]).argmax(1)) == y).mean()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("batch_size", [1, 10, 53, 256])
 def test_the_batch_size_does_not_matter(batch_size):
     model, _ = linear()
@@ -88,6 +89,7 @@ def test_inputs_may_be_a_tree_and_integers():
     np.testing.assert_allclose(output.logits, X @ PARAMS["kernel"] + np.arange(53)[:, None], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_metric_follows_the_labels():
     model, _ = linear()
     targets = X @ PARAMS["kernel"] + 1
@@ -139,6 +141,7 @@ def test_bad_data_raises(data, message):
         evaluate(linear()[0], PARAMS, data)
 
 
+@pytest.mark.slow
 def test_table_of_classes():
     metric = classification(3)
     logits = jnp.array([[2.0, 0, 0], [2.0, 0, 0], [0, 2.0, 0], [2.0, 0, 0]])

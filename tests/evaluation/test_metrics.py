@@ -22,6 +22,7 @@ def test_combined_is_each_alone():
             np.testing.assert_allclose(found[name], value, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_combined_merges():
     both = combine(classification(3), auroc(3, capacity=30))
     both = type(both)(*map(jax.jit, both))
@@ -48,6 +49,7 @@ def measured(metric, logits, labels):
     return jax.tree.map(np.asarray, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_with_64_bits_every_metric_is_what_it_is_without(dtype):
     labels, logits = LABELS, LOGITS.astype(dtype)

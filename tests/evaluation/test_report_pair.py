@@ -74,6 +74,7 @@ def test_the_text_tells_the_gain_and_what_is_left_out(first, better):
     assert "no draw of labels that both recorded" in " ".join(alone.split())
 
 
+@pytest.mark.slow
 def test_the_page_holds_both_reports_and_the_settings(first, better):
     pytest.importorskip("matplotlib")
     page = render_pair(("a<b", first), ("two", better), ["steps: was 100, now 200"])

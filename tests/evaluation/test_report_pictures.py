@@ -62,6 +62,7 @@ def results():
     return fake_results()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("figure_of", [gain_figure, accuracy_figure, curves_figure, confusion_figure])
 @pytest.mark.parametrize(
     "variant",

@@ -59,6 +59,7 @@ def leaf(tree: dict, name: str) -> np.ndarray:
     return np.asarray(tree)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_not_selected_and_integers_stay_as_in_the_first(method: str) -> None:
     merged = METHODS[method](where="head/**")

@@ -36,6 +36,7 @@ def start(net: nn.Module):
     return model, model.init(jax.random.key(0), X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.999])
 def test_mean_and_variance_of_all_examples(momentum: float) -> None:
     model, params = start(Net(momentum))
@@ -75,6 +76,7 @@ def pooled_directly(model, params):
     return pooled
 
 
+@pytest.mark.slow
 def test_an_average_infers_as_it_trains() -> None:
     model = mlp((8, 8), num_classes=3, norm="batch")
     x = RNG.normal(size=(64, 5)).astype(np.float32)
@@ -120,6 +122,7 @@ def test_nothing_to_do_and_nothing_to_do_it_with() -> None:
         recalibrate(model, params, [Batch(X, weight=np.r_[np.ones(80), np.zeros(10)])], key=jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_the_same_when_compiled_and_for_stacked_candidates() -> None:
     model, params = start(Net())
     found = recalibrate(model, params, BATCHES, key=jax.random.key(1))

@@ -118,6 +118,7 @@ def trained():
     return start, tuned, correct
 
 
+@pytest.mark.slow
 def test_greedy_soup_of_trained_models(trained) -> None:
     _, tuned, correct = trained
     scores = evaluate_stacked(correct, stack(tuned))

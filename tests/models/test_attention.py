@@ -71,6 +71,7 @@ def test_the_kernel_goes_by_device_type_and_shape(monkeypatch):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [lambda: vit("ti", 3, width=16, depth=2, heads=2), lambda: bert("tiny", width=16)])
 def test_models_give_the_same_through_the_kernel_of_accelerators(build, monkeypatch):
     model, rng = build(), np.random.default_rng(1)

@@ -64,6 +64,7 @@ def inputs(config):
     return {name: jnp.asarray(value, jnp.int32) for name, value in x.items()}
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("case", CASES)
 def test_same_outputs_as_transformers(case, golden, tmp_path):
     config, _ = written(golden, case, tmp_path / "in")
@@ -140,6 +141,7 @@ def test_the_golden_file_is_what_its_script_makes(case, golden):
             np.testing.assert_allclose(value, golden[f"{case}/{key}"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("variant", "options", "published"),
     [
@@ -159,6 +161,7 @@ def test_published_parameter_counts(variant, options, published):
     assert sorted(grouped) == sorted(leaf_names(params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["bert", "roberta", "distilbert"])
 def test_padding_changes_nothing(style):
     model = bert(style=style, pool="mean", **{**TINY, "positions": 10})
@@ -324,6 +327,7 @@ def test_a_pooling_of_ones_own_goes_before_the_folders(golden, tmp_path):
         load_pretrained(tmp_path / "in", pool="mean")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["mean", "cls"])
 def test_an_encoder_that_was_written_pools_as_before(pool, tmp_path):
     model = bert(pool=pool, normalize=pool == "cls", **TINY)

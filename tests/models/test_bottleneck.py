@@ -52,6 +52,7 @@ MODELS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_function_is_that_of_the_features_a_dense_layer_and_a_head(kind):
     inner, x = MODELS[kind](), X[:, :, None] if kind == "headless" else X
@@ -83,6 +84,7 @@ def test_groups_match_every_leaf_once_and_the_bottleneck_is_next_to_the_head(kin
     assert "0.5" in rates
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", ["catalogue", "from_flax", "from_nnx"])
 def test_statistics_of_both_parts_are_updated_and_can_be_frozen(kind):
     inner = MODELS[kind]()
@@ -103,6 +105,7 @@ def test_statistics_of_both_parts_are_updated_and_can_be_frozen(kind):
         model.apply(params, X, train=True, key=KEY, frozen={"backbone/bottleneck/nrm/batch_stats/mean"})
 
 
+@pytest.mark.slow
 def test_it_trains_with_a_plan_and_with_dropout():
     model = with_bottleneck(mlp((7,), 2), 16, dropout=0.3)
     y = (X[:, 0] > 0).astype("int32")

@@ -20,6 +20,7 @@ def example_of(name):
     return IMAGES if CATALOG[name].example is None else CATALOG[name].example
 
 
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_model(name):
     model, x = build(name, num_classes=7), example_of(name)
@@ -34,6 +35,7 @@ def test_every_model(name):
     assert model.name.startswith(name)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_model_as_published(name):
     entry = CATALOG[name]

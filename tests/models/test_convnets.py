@@ -49,6 +49,7 @@ def test_any_image(name, shape):
     assert len(grouped) == len(set(grouped))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["basic", *(pytest.param(n, marks=pytest.mark.slow) for n in ("wide", "mobilenet"))])
 def test_training_updates_statistics_and_frozen_ones_stay(name):
     model = TINY[name]()
@@ -75,6 +76,7 @@ def test_training_updates_statistics_and_frozen_ones_stay(name):
     assert all(np.any(slopes[leaf] != 0) for leaf in slopes if leaf.endswith("kernel"))
 
 
+@pytest.mark.slow
 def test_stochastic_depth_drops_whole_branches():
     model = TINY["convnext"](drop_path=0.5, layer_scale=1.0)
     x = jax.random.normal(KEY, (16, 8, 8, 3))
@@ -99,6 +101,7 @@ def test_dropout_reaches_the_models():
             jax.eval_shape(lambda p, model=model: model.apply(p, jnp.zeros((2, 8, 8, 3)), train=True), params)
 
 
+@pytest.mark.slow
 def test_where_a_bottleneck_has_its_stride():
     x = jax.random.normal(KEY, (1, 16, 16, 3))
     late, early = TINY["bottleneck"](), TINY["bottleneck"](stride_first=True)

@@ -29,6 +29,7 @@ def both(x, kernel, strides, padding, groups):
 SIZES = [(1, 1), (2, 2), (4, 3), (2, 9)]
 
 
+@pytest.mark.one_in(35)
 @pytest.mark.parametrize(("size", "kernel", "stride"), list(itertools.product(SIZES, [3, 4, 5], [1, 2])))
 @pytest.mark.parametrize("padding", ["SAME", "VALID", "symmetric"])
 @pytest.mark.parametrize("groups", [1, 2, 4])

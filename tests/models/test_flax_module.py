@@ -186,6 +186,7 @@ class Norm(nn.Module):
         return nn.Dense(3)(nn.Dropout(0.5)(x, deterministic=deterministic))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("average", "deterministic", "in_training"), [(None, None, False), (False, False, False), (True, None, True)]
 )

@@ -65,6 +65,7 @@ class Undecided(nn.Module):
         return self.second(self.first(x))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("frozen", [(), ("first",), ("second",), ("first", "second")])
 @pytest.mark.parametrize("module", [Called(), Positional(), Constructed(), Undecided()])
 def test_frozen_layers_keep_and_use_their_statistics(module, frozen):
@@ -95,6 +96,7 @@ def test_one_statistic_freezes_its_layer():
     )
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("average", [None, False])
 @pytest.mark.parametrize(("axis", "axes"), [(-1, (0, 1)), (1, (0, 2)), ((1, 2), (0,))])
 def test_any_axis(axis, axes, average):

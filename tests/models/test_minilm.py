@@ -44,6 +44,7 @@ def sentences(reference):
     }
 
 
+@pytest.mark.slow
 def test_hidden_states_of_the_reference(minilm, reference):
     encoder = importlib.import_module("tljax.models.bert").Encoder(sizes_of("minilm-l6"))
     x = sentences(reference)

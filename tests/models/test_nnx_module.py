@@ -71,6 +71,7 @@ def to_twin(params):
 CASES = [(Net, ()), (Told, ("first",)), (lambda rngs: Net(rngs), ("second",))]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("factory", "frozen"), CASES)
 def test_the_same_as_the_linen_twin(factory, frozen):
     model, twin = from_nnx(factory), from_flax(Twin())
@@ -131,6 +132,7 @@ class Inherited(Nested):
     pass
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("head", "width"), [("decoder/classifier", 5), (None, 5), ("decoder/neck", 6), ("encoder", 4)])
 def test_heads_by_path(head, width):
     model = from_nnx(Inherited, head=head, groups=("**",), name="mine")

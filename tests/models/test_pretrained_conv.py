@@ -53,6 +53,7 @@ def written(case, folder):
     return write_case(STORED, case, folder)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("case", everyday(CASES))
 def test_same_outputs_and_back_again(case, tmp_path):
     flat, about = written(case, tmp_path)
@@ -87,6 +88,7 @@ def reading(config):
     return {name: value for name, value in config.items() if name != "classifier_dropout_prob"}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("case", everyday(TRANSFORMERS))
 def test_a_file_without_its_head(case, tmp_path):
     flat, about = written(case, tmp_path)
@@ -105,6 +107,7 @@ def test_a_file_without_its_head(case, tmp_path):
     assert all(np.array_equal(whole[name], leaf) for name, leaf in flat.items() if name.startswith(base))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("case", CASES)
 def test_names_alone_tell_the_architecture_too(case, tmp_path):
     flat, _ = written(case, tmp_path)

@@ -39,6 +39,7 @@ def reference(data_dir, name):
     return next(stored[key] for key in stored if key.startswith(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "accuracy"), [("resnet20", 0.9156), pytest.param("resnet56", 0.9286, marks=pytest.mark.slow)]
 )

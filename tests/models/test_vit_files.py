@@ -60,6 +60,7 @@ def everyday(cases):
     return [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in cases]
 
 
+@pytest.mark.one_in(7)
 @pytest.mark.parametrize("case", everyday(CASES))
 def test_same_outputs_and_back_again(case, tmp_path):
     flat, about = written(case, tmp_path)
@@ -114,6 +115,7 @@ def assert_same_leaves(leaves, flat):
         np.testing.assert_array_equal(leaves[name], leaf, err_msg=name, strict=True)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("case", CASES)
 def test_names_alone_tell_the_architecture_too(case, tmp_path):
     flat, about = written(case, tmp_path)
@@ -194,6 +196,7 @@ def test_transformers_reads_the_names_of_version_4(tmp_path):
     assert_same_leaves({name: leaf.numpy() for name, leaf in theirs.state_dict().items()}, flat)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", ["transformers deit", "transformers dinov2", "transformers clip"])
 def test_positions_of_another_grid_are_those_of_transformers(case, tmp_path):
@@ -213,6 +216,7 @@ def test_positions_of_another_grid_are_those_of_transformers(case, tmp_path):
     assert jax.eval_shape(model.apply, params, np.zeros((1, 20, 20, 3), np.float32)).features.shape[0] == 1
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", ["transformers vit", "transformers dinov2"])
 @pytest.mark.parametrize("sides", [(8, 20), (16, 12)])
@@ -327,6 +331,7 @@ class FlaxViT(nn.Module):
         return nn.Dense(CLASSES, name="head")(jnp.tanh(nn.Dense(16, name="pre_logits")(x)) if self.old else x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "pool"), [(True, "cls"), (False, "cls"), (False, "mean")])
 def test_flax_files(old, pool, tmp_path):
     x = script("made_weights").uniform("images", (2, 12, 12, 3))
@@ -385,6 +390,7 @@ PUBLISHED = {
 """Parameters of models whose config.json says this and defaults besides; of ViT and DeiT with 1000 classes."""
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_parameter_counts(name):
     published, config = PUBLISHED[name]
@@ -501,6 +507,7 @@ def test_options_that_do_not_go_together(options, message):
         jax.eval_shape(vit("ti", **options).init, KEY, jnp.zeros((1, 8, 8, 3)))
 
 
+@pytest.mark.slow
 def test_two_heads_and_all_tokens_learn():
     model = vit("ti", 3, width=8, heads=2, depth=1, distillation=True, pool="cls+distillation", registers=2)
     x = script("made_weights").uniform("images", (2, 8, 8, 3))

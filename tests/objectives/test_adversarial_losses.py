@@ -52,6 +52,7 @@ VALUES = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", VALUES)
 def test_golden_values(name):
     assert float(VALUES[name]()) == pytest.approx(golden(name), rel=1e-4)
@@ -71,6 +72,7 @@ GRADIENTS = {
 }
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_gradients_match_finite_differences(name):
     loss, inputs = GRADIENTS[name]
@@ -120,6 +122,7 @@ def test_entropy_weights_sum_to_the_number_of_examples_of_both_domains():
     assert float(sure[0] / sure[1]) == pytest.approx(2 / 1.5, rel=1e-4)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", ["dann", "cdan", "mdd", "regression", "discrepancy", "imbalance"])
 def test_padding_does_not_count(name):
     real = jnp.array([1.0] * 4 + [0.0] * 2)
@@ -149,6 +152,7 @@ def test_singular_values_that_are_equal_or_zero_have_finite_gradients():
         assert float(np.linalg.norm(slope)) == pytest.approx(2 * largest, abs=1e-5)  # 2 s u v', of norm 2 s
 
 
+@pytest.mark.slow
 def test_the_margin_has_a_finite_gradient_where_the_second_head_is_sure():
     sure = jnp.array([[60.0, 0.0], [0.0, 60.0]])
     for second in (sure, -sure):
@@ -158,6 +162,7 @@ def test_the_margin_has_a_finite_gradient_where_the_second_head_is_sure():
     assert float(margin_disparity(sure, sure, sure, -sure)) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_heads_that_agree_have_no_discrepancy_and_no_gradient_blows_up():
     value, slope = jax.value_and_grad(classifier_discrepancy)(jnp.asarray(gt), jnp.asarray(gt))
     assert float(value) == 0

@@ -83,6 +83,7 @@ def slopes(term, owned, at):
     return lambda step=0: slope(at.outputs["source"].features, at.outputs["target"].features, jnp.int32(step))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("term", "name"),
     [
@@ -150,6 +151,7 @@ def test_layers_begin_as_torchs():
             assert float(np.std(leaf)) == pytest.approx(bound / np.sqrt(3), rel=0.1)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("make", [dann, cdan, mdd])
 def test_the_gradient_for_the_features_is_turned_round_and_warmed_up(make):
     """What the owned network would send back, times 0 at first, later times minus the strength."""
@@ -164,6 +166,7 @@ def test_the_gradient_for_the_features_is_turned_round_and_warmed_up(make):
         np.testing.assert_allclose(turned(1000)[i], -strength * straight[i], rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_no_gradient_goes_through_what_cdan_takes_for_predictions():
     term, at = cdan(discriminator=SHARED, strength=1.0, entropy=True), scene()
     owned = begun(term)
@@ -175,6 +178,7 @@ def test_no_gradient_goes_through_what_cdan_takes_for_predictions():
     assert not np.any(jax.grad(value)(at.outputs["source"].logits))
 
 
+@pytest.mark.slow
 def test_cdans_random_maps_are_drawn_once_and_kept():
     term = cdan(randomized=9, discriminator=SMALL)
     owned = begun(term)
@@ -202,6 +206,7 @@ def test_mdd_by_hand():
     assert float(value) == pytest.approx(float(numbers), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_mcd_by_hand_in_each_phase():
     term, at = mcd(weight=0.5, balance=0.1), scene()
     owned = begun(term)
@@ -295,6 +300,7 @@ def test_descriptions_and_streams(term, text):
     assert term.joint == (() if apart else term.streams)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("make", [dann, cdan, mdd, mcd, adda, bsp])
 def test_a_stream_that_is_missing_is_named(make):
     at = scene()
@@ -352,6 +358,7 @@ HARD = {
 }
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("name", "filled"), [*((name, "one row") for name in HARD), ("dann", "zeros"), ("mdd", "unequal")]
 )

@@ -87,6 +87,7 @@ def test_adaptive_feature_norm():
     np.testing.assert_allclose(slope, -0.6 * fs / np.linalg.norm(fs, axis=1, keepdims=True) / B, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_values_of_pytorch_adapt_on_features_of_digits(data_dir):
     values = json.loads((data_dir / "references/domain/values.json").read_text())
@@ -162,6 +163,7 @@ def test_batches_of_one_point_over_and_over():
     np.testing.assert_array_equal(slope, 0)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "loss",
     [
@@ -240,6 +242,7 @@ def test_norms_of_zero_rows_have_slope_zero():
     assert feature_norms(jnp.ones((2, 4), jnp.bfloat16)).dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_terms_are_their_losses():
     def check(term, expected, name):
         value, metrics = value_of(term, EVEN)

@@ -46,6 +46,7 @@ def gradient(term, labels, weight=None):
     return np.asarray(jax.grad(loss)(jnp.asarray(LOGITS)))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("labels", [HARD, SOFT], ids=["hard", "soft"])
@@ -93,6 +94,7 @@ def test_cross_entropy_by_hand():
     assert metrics == {"cross_entropy": loss, "accuracy": pytest.approx(1 / 3)}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("term", "labels"),
     [
@@ -152,6 +154,7 @@ def test_bad_numbers_show():
         assert np.isfinite(np.delete(losses, 3)).all()
 
 
+@pytest.mark.slow
 def test_extreme_logits_stay_finite():
     logits = jnp.array([[1e4, -1e4], [-1e4, 1e4]])
     for losses in (

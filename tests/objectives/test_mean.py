@@ -48,6 +48,7 @@ def test_descriptions_of_arrays_and_trees():
     assert describe(maker, weights=(1, 2), where="b") == "maker(weights=[1, 2], where='b')"
 
 
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("labels", ["int64", "int32", "float64", "float32"])
 def test_terms_under_x64(dtype, labels):

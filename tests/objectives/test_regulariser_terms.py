@@ -68,6 +68,7 @@ def test_lwf_by_hand_and_nothing_at_the_start():
     assert float(found[1]["lwf"]) == pytest.approx(found[0])
 
 
+@pytest.mark.slow
 def test_lwf_keeps_its_head_or_trains_it():
     for learn in (False, True):
         term = tl.lwf(START, HEAD, learn_head=learn)
@@ -81,6 +82,7 @@ def test_lwf_keeps_its_head_or_trains_it():
             assert not np.array_equal(owned.params["kernel"], HEAD["kernel"])
 
 
+@pytest.mark.slow
 def test_distillation_by_hand_from_another_architecture():
     teacher = mlp((9, 7), num_classes=3)
     params = teacher.init(jax.random.key(1), X)
@@ -130,6 +132,7 @@ def test_a_start_may_have_another_head():
     )
 
 
+@pytest.mark.slow
 def test_padding_does_not_count():
     weight = jnp.asarray(np.arange(24) < 12, jnp.float32)
     padded = {"train": Batch(jnp.asarray(X), jnp.asarray(Y), weight)}
@@ -193,6 +196,7 @@ def fitted(model, start, objective, x, **more):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_all_together_in_fit_with_mixup():
     result = fitted(MODEL, MOVED, all_of(START, [HIDDEN], MODEL, START), X, augment=mixup(3))
     names = {"l2_sp", "delta", "bss", "lwf", "co_tuning", "distillation", "cross_entropy"}
@@ -220,6 +224,7 @@ def test_all_together_on_images_with_cutmix():
     assert np.isfinite([row["loss"] for row in result.history]).all()
 
 
+@pytest.mark.slow
 def test_channel_attention_is_the_loss_without_each_filter():
     model = resnet(8, num_classes=3, width=2)
     x = RNG.normal(size=(10, 8, 8, 3)).astype("float32")

@@ -43,6 +43,7 @@ CASES = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name):
     with jax.enable_x64(True):
@@ -52,6 +53,7 @@ def test_golden(name):
     assert float(CASES[name](lambda x: jnp.asarray(x, jnp.float32))) == pytest.approx(golden(name), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("function", "at"),
     [
@@ -194,6 +196,7 @@ def test_the_reverse_relationship_is_bayes_rule_on_a_joint_table():
 P = np.full((3, 2), 0.5, "float32")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -104,6 +104,7 @@ def test_concat_is_the_sum_of_deltas_in_every_layout() -> None:
         close(delta(plain[name]), delta(A[name]) + delta(B[name]))
 
 
+@pytest.mark.slow
 def test_concat_changes_the_base_as_the_sum_does() -> None:
     merged, *single = (named_leaves(merge(BASE, x)) for x in (concat([A, B], [0.7, -0.5]), A, B))
     for name, leaf in named_leaves(BASE).items():
@@ -111,6 +112,7 @@ def test_concat_changes_the_base_as_the_sum_does() -> None:
         close(merged[name], expected)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", A)
 def test_truncate_is_the_truncated_svd_of_the_dense_delta(name: str) -> None:
     both = concat([{name: A[name]}, {name: B[name]}], [0.7, -0.5])
@@ -138,6 +140,7 @@ def test_the_sum_of_factors_is_not_the_sum_of_deltas() -> None:
     assert np.linalg.norm(delta(cross) - exact) > 0.5 * np.linalg.norm(exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pissa, olora])
 def test_pissa_and_olora_become_lora_of_twice_the_rank(kind) -> None:
     adapters = made(kind, 2, where="**/kernel")
@@ -197,6 +200,7 @@ def dense_ties(deltas: list[np.ndarray], weights: list[float], density: float) -
     return (kept * agree).sum(0) / np.maximum(agree.sum(0), 1)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", ["dense/kernel", "layers/kernel", "torch/weight"])
 def test_ties_on_deltas_and_back_to_a_rank(name: str) -> None:
     sets, expected = [{name: A[name]}, {name: B[name]}], dense_ties([delta(A[name]), delta(B[name])], [0.7, 0.5], 0.3)
@@ -275,6 +279,7 @@ def test_swapping_adapters_compiles_once(evaluation: str) -> None:
     close(both[1], merge(BASE, B)["dense"]["kernel"])
 
 
+@pytest.mark.slow
 def test_weights_may_be_traced() -> None:
     swept = jax.vmap(lambda w: merge(BASE, concat([A, B], [w, 1 - w]))["dense"]["kernel"])(jnp.array([0.0, 1.0]))
     close(swept[1], merge(BASE, A)["dense"]["kernel"])

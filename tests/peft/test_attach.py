@@ -41,6 +41,7 @@ def test_statistics_come_in_the_structure_of_the_whole_tree(adapted):
     assert all("batch_stats" in name for name in named_leaves(stats))
 
 
+@pytest.mark.slow
 def test_fit_trains_the_adapters_alone_and_is_continued(adapted, tmp_path):
     _, base, _, attached, params = adapted
     plan = tl.plan(tl.freeze("**"), tl.unfreeze("adapters/**"))

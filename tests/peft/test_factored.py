@@ -61,6 +61,7 @@ PRODUCTS = {
 }
 
 
+@pytest.mark.one_in(15)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products(name: str) -> None:
     function, shape, layout, x = PRODUCTS[name]

@@ -44,6 +44,7 @@ class Tied(nn.Module):
 IDS = jnp.array([[1, 5, 12], [0, 2, 2]])
 
 
+@pytest.mark.slow
 def test_attention_and_a_tied_table() -> None:
     params = Tied().init(KEY, IDS)["params"]
     adapters = adapted(params, ["embed/embedding", "attention/*/kernel"])
@@ -55,6 +56,7 @@ def test_attention_and_a_tied_table() -> None:
     assert {row.leaf: row.factored for row in told.rows}["embed/embedding"] == ("gather", "dot_general")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["parameters", "compute"])
 def test_half_precision(where: str) -> None:
     module = Tied(dtype=jnp.bfloat16)
@@ -71,6 +73,7 @@ class Layer(nn.Module):
         return x + nn.Dense(8, name="down")(nn.gelu(nn.Dense(12, name="up")(x))), None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 def test_layers_in_a_scan(remat: bool) -> None:
     layer = nn.remat(Layer, policy=jax.checkpoint_policies.dots_saveable) if remat else Layer
@@ -121,6 +124,7 @@ def test_while_loop_forwards() -> None:
     assert not explain(apply, params, adapters, X).merged
 
 
+@pytest.mark.slow
 def test_nnx() -> None:
     class Net(nnx.Module):
         def __init__(self, rngs: nnx.Rngs) -> None:
@@ -168,6 +172,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolutions(name: str) -> None:
     size, shape, how, ins, cheaper = CONVOLUTIONS[name]
@@ -210,6 +215,7 @@ def test_static_and_odd_arguments_pass_through() -> None:
     assert factored(lambda p, i, none: (i + 1, none))(PARAMS, adapters, jnp.int32(2), None) == (3, None)
 
 
+@pytest.mark.slow
 def test_many_adapters_on_one_base() -> None:
     several = [stirred(lora(PARAMS, ["a", "k"], key=KEY, rank=2), seed) for seed in range(4)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *several)

@@ -94,6 +94,7 @@ def agree(family: tuple, precise: bool) -> None:
         assert_equal(model.apply, params, adapters, x, tol=1e-9, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precise", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families(name: str, precise: bool) -> None:

@@ -92,6 +92,7 @@ def everyday(names, fast):
     return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("case", everyday(MADE, FAST))
 def test_peft_loads_ours_without_a_warning_and_computes_the_same(case, tmp_path):
     name, make = MADE[case]
@@ -121,6 +122,7 @@ THEIRS = {
 """Settings that the golden file does not have."""
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", THEIRS)
 def test_theirs_compute_here_what_they_compute_there(case, tmp_path):

@@ -14,6 +14,7 @@ FAST = (
 """Every kind of adapter, on text, images and convolutions; the slow ones differ in their settings."""
 
 
+@pytest.mark.one_in(7)
 @pytest.mark.parametrize(
     "case", [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 )

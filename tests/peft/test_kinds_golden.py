@@ -55,6 +55,7 @@ def ordered(weight, order, layer):
     return weight if order == "torch" or layer == "embedding" else jnp.moveaxis(weight, (0, 1), (-1, -2))
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("order", ["torch", "jax"])
 @pytest.mark.parametrize(("kind", "layer"), LOW_RANK)
 def test_merge_and_factors_as_peft(kind, layer, order, golden):
@@ -96,6 +97,7 @@ def test_one_set_of_factors_for_a_kernel_and_its_bias():
     assert sum(leaf.size for leaf in jax.tree.leaves(adapters)) == 4
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("way", ["merge", "factor"])
 def test_gradients_of_dora_as_in_torch(way, golden):
     """The norm counts as a constant: were it not, the gradients would differ in the first digit."""
@@ -127,6 +129,7 @@ def large():
     return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in names.items()}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("init", ["kaiming", "gaussian"])
 def test_starts_are_drawn_as_peft_draws(init, golden):
     adapters = lora(large(), "**", key=jax.random.key(0), rank=40, init=init)

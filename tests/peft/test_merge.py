@@ -59,6 +59,7 @@ def trained(adapters):
     return jax.tree_util.tree_map_with_path(move, adapters)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("kind", STARTS)
 def test_every_kind_starts_at_the_base_and_leaves_it_alone(kind):
     params = tree()
@@ -74,6 +75,7 @@ def test_every_kind_starts_at_the_base_and_leaves_it_alone(kind):
     jax.tree.map(np.testing.assert_array_equal, params, before)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", ["lora", "dora", "pissa", "olora", "vera", "ia3"])
 def test_stacked_layers_are_merged_as_each_alone(kind):
     params = {"layers": tree()["layers"]}
@@ -125,6 +127,7 @@ def test_one_meaning_in_both_orders_of_axes(transposed):
     np.testing.assert_allclose(jnp.moveaxis(moved, 0, -1), plain.merge(weight, {}), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_containers_stay_what_they_are():
     linear = eqx.nn.MLP(3, 2, 4, 1, key=KEY)
     adapters = trained(peft.lora(linear, "**/weight", key=KEY, rank=1))

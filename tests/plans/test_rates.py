@@ -151,6 +151,7 @@ def trained(transform, params, steps=5):
     return params
 
 
+@pytest.mark.slow
 def test_decay_is_that_of_adamw_with_a_mask():
     resolved = plan(decay("**", 0.3)).resolve(DEEP)
     ours = optax.multi_transform(resolved.groups(functools.partial(optax.adamw, 1e-2)), resolved.labels(DEEP))

@@ -28,6 +28,7 @@ def scikit(k, metric, weights="uniform", n=60):
     return found
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("k", [1, 5, 60])
 def test_agrees_with_scikit_learn(k, metric):
@@ -46,6 +47,7 @@ def test_tiny_temperatures_do_not_overflow():
     np.testing.assert_allclose(sharp, predict(k=1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_many_chunks(monkeypatch):
     module = sys.modules["tljax.probes.knn"]
 

@@ -38,6 +38,7 @@ def copies(shape, seed, noise, views=3):
     return x[order], t[order], groups[order]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("shape", [(8, 3), (8, 40)])
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 @pytest.mark.parametrize("strength", [1e-2, 1.0, 1e3])

@@ -39,6 +39,7 @@ def probabilities(found, x):
     return np.asarray(jax.nn.softmax(found.predict(x), axis=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wine", pytest.param("breast_cancer", marks=pytest.mark.slow)])
 def test_raw_features_of_very_different_scale(name):
     x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
@@ -55,6 +56,7 @@ def test_raw_features_of_very_different_scale(name):
         np.testing.assert_allclose(found.weights[i], coef, atol=5e-3 * np.abs(coef).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [
@@ -79,6 +81,7 @@ def test_wide_and_tall(shape):
         np.testing.assert_allclose(probabilities(alone, test), probabilities(found, test)[i], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_weights_subsets_and_accelerators(monkeypatch):
     rng = np.random.default_rng(1)
     y = np.arange(40) % 4
@@ -116,6 +119,7 @@ def test_units_of_the_features_are_units_of_the_strength():
     np.testing.assert_allclose(whole.predict(1e5 * x), logistic(x, y, scale="global").predict(x), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_is_said_of_absent_classes_copies_and_constants():
     rng = np.random.default_rng(3)
     x = rng.normal(size=(12, 4)).astype(np.float32)

@@ -19,6 +19,7 @@ import make_ridge  # noqa: E402
 STORED = json.loads((GOLDEN / "ridge.json").read_text())
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", make_ridge.CASES)
 @pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
 def test_leave_one_out_is_leaving_out(name, wide):
@@ -48,6 +49,7 @@ def test_the_golden_file_is_what_its_script_writes():
                                STORED["wide"]["strengths"][1]["mse"], rtol=1e-9)  # fmt: skip
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("shape", [(9, 3), (12, 30), (8, 8), (8, 7)])
 @pytest.mark.parametrize("strength", [1e-4, 1.0, 1e4])
 def test_in_single_precision_however_near_interpolation(shape, strength):
@@ -65,6 +67,7 @@ def test_in_single_precision_however_near_interpolation(shape, strength):
     np.testing.assert_allclose(found.bias, b, rtol=5e-3, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_the_strength_with_the_least_error_is_chosen():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(40, 30)).astype(np.float32)
@@ -130,6 +133,7 @@ def test_what_it_refuses(features, labels, options, message):
         ridge(features, labels, **options)
 
 
+@pytest.mark.slow
 def test_a_mean_far_from_zero_adds_no_direction():
     rng = np.random.default_rng(4)
     x, y = (rng.normal(size=(30, 64)) + 3e4).astype(np.float32), rng.integers(0, 3, 30)

@@ -12,6 +12,7 @@ X = (RNG.normal(size=(60, 20)) + 0.8 * RNG.normal(size=(3, 20))[Y] + 5).astype(n
 TEST, KNOWN = X[45:], Y[45:]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("size", [12, 36], ids=["fewer examples than features", "more"])
 @pytest.mark.parametrize("strengths", [None, [0.3, 30.0]])
 def test_each_is_what_ridge_finds(size, strengths):

@@ -147,6 +147,7 @@ def test_features_of_one_kind_make_a_picture_too():
     assert on_a_plane(np.arange(4.0)[:, None], "auto")[0].shape == (4, 2)
 
 
+@pytest.mark.slow
 def test_t_sne_is_the_same_again():
     x = np.random.default_rng(0).normal(size=(30, 4))
     first, made = on_a_plane(x, "auto")

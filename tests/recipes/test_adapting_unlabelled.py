@@ -93,6 +93,14 @@ def test_a_run_from_end_to_end(pair, no_distance, tmp_path: pathlib.Path):
     # Labels that come later tell of the same predictions: the share of both methods' that are right.
     alone = np.array([row["source-only"] for row in rows]) == NAMES[y]
     assert abs(alone.mean() - found[1]["metrics"]["accuracy"]["mean"]) < 0.15
+    # A few are enough, whatever their classes are.
+    np.savez(tmp_path / "few.npz", x=x[1:7:3], y=y[1:7:3], classes=NAMES)
+    few = run_evaluate([tmp_path / "run"], data=str(tmp_path / "few.npz")).rows
+    assert few[0]["examples"] == 2
+    assert few[0]["metrics"]["accuracy"]["mean"] in (0, 0.25, 0.5, 0.75, 1)
+    np.savez(tmp_path / "other.npz", x=x[:2], y=y[:2], classes=np.array(["a", "z"]))
+    with pytest.raises(DataError, match=r"'other' has classes that the training part lacks: \['z'\]"):
+        run_evaluate([tmp_path / "run"], data=str(tmp_path / "other.npz"))
 
 
 def test_labels_that_are_there_are_not_read(pair, no_distance, tmp_path: pathlib.Path):

@@ -25,12 +25,14 @@ def test_constant_weights_are_refused():
     check_parameters(model.init(jax.random.key(0), jnp.ones((1, 12))), "mlp")
 
 
+@pytest.mark.slow
 def test_constant_inputs_are_refused(monkeypatch):
     monkeypatch.setattr(workload, "random_examples", lambda key, like, n, tokens: jnp.zeros((n, *like.shape[1:])))
     with pytest.raises(BenchError, match="inputs of the stream 'train' are 0 everywhere"):
         run_bench(settings(model=["mlp"]), show=False)
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_is_refused():
     few = settings(model=["mlp"], steps=1)
     case = open_case(few.configurations[0], few)
@@ -108,6 +110,7 @@ def test_settings_that_make_no_sense(values, said):
         bench_settings({"model": ["mlp"], **values})
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize(
     ("values", "said"),
     [

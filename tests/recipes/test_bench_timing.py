@@ -36,6 +36,7 @@ def timed(clock, durations, waiting=0.0):
     return Timed(launch, after=lambda: clock.work(waiting))
 
 
+@pytest.mark.slow
 def test_times_are_those_of_the_clock_alone():
     clock = Clock()
     work = timed(clock, [3.0, 1.0, 2.0], waiting=100.0)

@@ -48,6 +48,7 @@ def test_the_head_is_the_scaled_ridge_of_the_features():
                                       START["backbone"]["block_00"]["dense"][name])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_is_about_as_likely_as_a_trained_probe():
     params, _ = closed_form_head(NET, START, (X, Y))
     probe = fit(NET, START, cross_entropy(), linear_probe(), (X, Y), optimizer=optax.adam(0.03), steps=400,
@@ -77,6 +78,7 @@ def plain(turned, name="kernel", nonlinear=False, width=3):
     return Model(None, apply, name="plain"), params
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("turned", "width"), [(False, 3), (True, 3), (True, 6)])
 def test_kernels_of_either_order(turned, width):
     model, params = plain(turned, "weight" if turned else "kernel", width=width)

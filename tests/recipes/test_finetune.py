@@ -78,6 +78,7 @@ def test_costs_are_those_of_the_model(outcome, places) -> None:
         assert cost["stored_bytes"] == file.stat().st_size >= 4 * cost["trainable"]
 
 
+@pytest.mark.slow
 def test_the_folder_holds_report_and_model(outcome, places) -> None:
     folder = outcome.folder
     text = str(outcome)
@@ -101,6 +102,7 @@ def test_the_folder_holds_report_and_model(outcome, places) -> None:
     assert {type(adapter).__name__ for adapter in adapters.values()} == {"LoRA", "Full"}
 
 
+@pytest.mark.slow
 def test_what_was_learnt_is_evaluated_on_other_sentences(outcome, places) -> None:
     recorded = run_evaluate([outcome.folder])
     assert [row["method"] for row in recorded.rows] == ["full", "lora", "linear-probe"]
@@ -127,6 +129,7 @@ def test_a_complete_run_is_told_again_and_another_refused(outcome, places, monke
         run_finetune(settings(places, outcome.folder, methods=("full", "lora"), steps=5), show=False)
 
 
+@pytest.mark.slow
 def test_what_was_killed_goes_on_from_the_runs_that_are_complete(places, tmp_path, monkeypatch) -> None:
     options = settings(places, tmp_path, methods=("linear-probe",), tune="first")
     calls, fit_many = [], train.fit_many
@@ -164,6 +167,7 @@ def test_settings_that_make_no_sense(options, message: str) -> None:
         FinetuneSettings(**{"model": "a", "data": "b", **options})
 
 
+@pytest.mark.slow
 def test_images_by_a_folder_s_preprocessor(tmp_path: pathlib.Path) -> None:
     model = resnet(8, num_classes=3, width=2)
     params = jax.jit(model.init)(jax.random.key(0), np.ones((1, 8, 8, 3), np.float32))

@@ -35,6 +35,7 @@ def test_every_head_learns_and_more_labels_help(table):
     assert table.majority == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 def test_logistic_chooses_its_strength_on_folds():
     found = tl.probe(TRAIN, TEST, shots=(4,), seeds=2, heads=("logistic",))
     assert found.accuracies["logistic"].mean() > 0.7
@@ -112,6 +113,7 @@ def test_errors_of_the_command_are_one_line(arguments, message, tmp_path, capsys
     assert message in captured
 
 
+@pytest.mark.slow
 def test_sentences_of_differing_lengths(tmp_path):
     settings = ProbeSettings(
         str(write_model(tmp_path)), str(write_sentences(tmp_path)), shots=(1, 4), seeds=2, heads=("ridge",),

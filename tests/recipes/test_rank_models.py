@@ -20,6 +20,7 @@ PARAMS = MODEL.init(jax.random.key(0), X)
 FAST = {"subsets": 3, "racing": False, "progress": False}
 
 
+@pytest.mark.slow
 def test_models_and_features_stand_in_one_ranking_and_the_likeliest_is_fine_tuned() -> None:
     found = rank_models(
         {"net": (MODEL, PARAMS), "raw": X, "given": Candidate(X[:, ::-1], prior=0.5)},
@@ -65,6 +66,7 @@ def test_settings_name_candidates_and_priors() -> None:
         RankSettings(("a/net.pt",), "d.tsv", priors=("net=good",))
 
 
+@pytest.mark.slow
 def test_the_command_ranks_weight_files_of_images(tmp_path, capsys) -> None:
     images = write_images(tmp_path / "squares")
     model = resnet(8, num_classes=3, width=4)

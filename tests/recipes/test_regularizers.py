@@ -94,6 +94,7 @@ def sources(n=60, seed=0):
     return z.astype("float32"), y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["direct", "reverse"])
 def test_a_relationship_finds_the_categories_of_each_class(form):
     z, y = sources()
@@ -107,6 +108,7 @@ def test_a_relationship_finds_the_categories_of_each_class(form):
     np.testing.assert_allclose(again, table[:, shuffled], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_reverse_form_against_scikit_learn():
     linear = pytest.importorskip("sklearn.linear_model")
     z, y = sources()
@@ -125,6 +127,7 @@ def test_the_reverse_form_against_scikit_learn():
     np.testing.assert_allclose(found, turned(best), atol=2e-3)  # some temperature of the same regression
 
 
+@pytest.mark.slow
 def test_relationships_that_cannot_be_made():
     z, y = sources(6)
     with pytest.raises(RelationshipError, match=r"class 0 has 1\. Use form='direct'"):

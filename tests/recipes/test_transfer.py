@@ -162,8 +162,13 @@ def test_finished_runs_are_evaluated_as_recorded_and_anew(outcome, tmp_path: pat
     assert max(map(len, str(again).splitlines())) <= 100
     with pytest.raises(DataError, match="classes that"):
         run_evaluate([outcome.folder], data="digits")
+    one = np.flatnonzero(target.test.y == target.test.y[0])[:2]
+    np.savez(tmp_path / "one.npz", x=raw[one], y=np.array(target.test.classes)[target.test.y[one]])
+    few = run_evaluate([outcome.folder], data=str(tmp_path / "one.npz"))  # of one class, and fewer than parts
+    assert [row["examples"] for row in few.rows] == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_run_beside_itself_does_not_differ(outcome, tmp_path: pathlib.Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(outcome.folder, copy)
@@ -207,6 +212,7 @@ def test_a_finished_run_is_told_again_without_computing(outcome, monkeypatch: py
     assert again.results == outcome.results
 
 
+@pytest.mark.slow
 def test_what_one_process_began_another_continues(outcome, tmp_path: pathlib.Path) -> None:
     """The later phases start from a restored source model then, and still recognise their checkpoints."""
     folder = tmp_path / "again"
@@ -259,6 +265,7 @@ def test_a_table_with_numbers_to_predict(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_bad_data_is_one_clear_error_before_any_training(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.npz"):
         run_transfer(Settings(source="nowhere.npz", run_dir=str(tmp_path / "a")), show=False)

@@ -35,6 +35,7 @@ SCALE_FREE = {
 every = pytest.mark.parametrize("name", OF_FEATURES)
 
 
+@pytest.mark.one_in(7)
 @every
 def test_classes_that_are_absent_and_names_do_not_matter(name: str) -> None:
     score = OF_FEATURES[name]
@@ -43,6 +44,7 @@ def test_classes_that_are_absent_and_names_do_not_matter(name: str) -> None:
     assert score(X, np.array(["ant", "bee", "cat"])[Y]) == plain
 
 
+@pytest.mark.one_in(7)
 @every
 def test_one_example_a_class(name: str) -> None:
     x, y = X[:8], np.arange(8)

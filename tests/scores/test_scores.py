@@ -73,6 +73,7 @@ def test_every_golden_score_is_compared() -> None:
     assert there == set(SCORES)
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize(("name", "score"), cases())
 def test_golden_values_in_float32(name: str, score: str) -> None:
     # The search for PACTran's head ends where float32 no longer tells its steps apart.
@@ -91,6 +92,7 @@ def test_golden_values_in_float64() -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reg", "reg_wide"])
 def test_logme_of_a_regression(name: str) -> None:
     x, targets = (a.astype(np.float32) for a in numbers(**GOLDEN["regression"][name]["recipe"]))
@@ -101,6 +103,7 @@ def test_logme_of_a_regression(name: str) -> None:
     np.testing.assert_allclose(found, golden["logme_iter11_anchor_wide_bug"], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nleep_from_given_means(ratio: int) -> None:
     c = classes(**GOLDEN["nleep"]["recipe"])
@@ -151,6 +154,7 @@ def test_evidence_without_bound_is_that_of_the_contrasts() -> None:
     np.testing.assert_allclose(scores.logme(c.x, c.y), scores.logme(c.x, c.y, form="restricted"), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_published_form_prefers_width_to_worth() -> None:
     """Where N < D its missing eigenvalues reward features that say less."""
     rng, y = np.random.default_rng(0), np.arange(100) % 10
@@ -207,6 +211,7 @@ def test_source_classes_without_mass_do_not_matter() -> None:
     np.testing.assert_allclose(scores.leep(more, c.y), scores.leep(c.probabilities, c.y), rtol=1e-6)
 
 
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("score", [s for s in SCORES if s not in ("leep", "nce", "parc_nopca") and "eps1e-2" not in s])
 def test_one_example_a_class_and_constant_features_give_numbers(score: str) -> None:
     x = np.tile(np.float32([[1, 0, 5]]), (6, 1))

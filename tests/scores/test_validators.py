@@ -25,6 +25,7 @@ def test_source_validation() -> None:
     assert scores.source_validation([[1.0, 0.0]], [1], measure="likelihood") == -np.inf
 
 
+@pytest.mark.slow
 def test_certainty_and_information() -> None:
     mean = sum(map(entropy, P)) / 40
     np.testing.assert_allclose(scores.certainty(P), -mean, rtol=1e-6)
@@ -38,6 +39,7 @@ def test_nuclear_norm() -> None:
     np.testing.assert_allclose(scores.nuclear_norm(P), np.linalg.norm(P, "nuc") / 40, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [7, 1024])
 def test_soft_density(chunk: int) -> None:
     z = P / np.sqrt((P**2).sum(1))[:, None]
@@ -48,6 +50,7 @@ def test_soft_density(chunk: int) -> None:
     np.testing.assert_allclose(scores.soft_density(P, chunk=chunk), np.mean(found), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_dev_is_the_weighted_risk_with_a_control_variate() -> None:
     sklearn = pytest.importorskip("sklearn.linear_model")
     train, valid, target = (RNG.normal(size=(n, 3)) * [1, 5, 0.1] + m for n, m in ((60, 0), (50, 0), (90, 0.4)))
@@ -146,6 +149,7 @@ def test_values_of_pytorch_adapt(data_dir) -> None:
     assert scores.source_validation(source, arrays["source_y"]) == pytest.approx(wanted["acc_source"])
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("net", ["aka_resnet20", "aka_resnet56"])
 def test_values_of_published_code_on_real_features(data_dir, net) -> None:

@@ -120,6 +120,7 @@ def test_a_gap_that_labels_could_close_says_how_many() -> None:
     assert told == pytest.approx(0.8, abs=0.05)
 
 
+@pytest.mark.slow
 def test_one_example_a_class_falls_back_on_what_was_known() -> None:
     x, y = features(2.0)[::8], LABELS[::8]
     with warnings.catch_warnings():
@@ -130,6 +131,7 @@ def test_one_example_a_class_falls_back_on_what_was_known() -> None:
     assert np.isnan(found.standings[0].votes["ridge"])
 
 
+@pytest.mark.slow
 def test_two_examples_a_class_have_noise_too() -> None:
     rows = np.flatnonzero(np.arange(N) % 8 < 2)
     found = rank_features({"a": features(2.0)[rows], "b": features(1.0)[rows]}, LABELS[rows], subsets=3)

@@ -51,6 +51,7 @@ def likelihood(scores: np.ndarray, y: np.ndarray) -> float:
     return float(np.exp(logs[np.arange(N), y].mean()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [10, 40])
 def test_votes_are_what_their_definitions_say(d: int) -> None:
     x, y = examples(d)
@@ -76,6 +77,7 @@ def test_scale_and_rotation_of_the_features_change_nothing() -> None:
         assert np.allclose(votes(x, y)[:-1], votes(other, y)[:-1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_class_with_one_example_is_not_asked_for() -> None:
     x, y = examples()
     kept = np.r_[0:16, 16]  # two classes of eight and one of a single example

@@ -64,6 +64,7 @@ def test_a_shift_is_mended(term, start, source_only):
     assert accuracy(trained(tl.cross_entropy() + term, DOMAINS, start).params) > accuracy(source_only) + 0.1
 
 
+@pytest.mark.slow
 def test_the_discriminator_and_its_statistics_learn_and_live_in_the_state(start):
     step = make_step(
         MODEL, tl.cross_entropy() + tl.dann(discriminator=SMALL), tl.plan().resolve(start), optax.adam(1e-2)
@@ -98,6 +99,7 @@ def test_a_run_that_is_stopped_ends_the_same(start, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_adda_from_leaves_the_head_and_moves_the_backbone(start):
     rules = tl.plan(tl.plans.freeze("head/**"))
     params = trained(

@@ -102,6 +102,7 @@ def test_the_choice_does_not_change_the_training(result):
     assert rows(other) == rows(result)
 
 
+@pytest.mark.slow
 def test_a_stack_gives_what_its_runs_give(result):
     starts = jax.tree.map(lambda *a: jnp.stack(a), start(), start(2))
     stacked = fit_many(TANH, starts, ADAPT, train=TRAIN, valid=VALID, seeds=[0, 1], metric=validator("im"), **SHORT)
@@ -115,6 +116,7 @@ def test_a_stack_gives_what_its_runs_give(result):
             close({n: a[n] for n in NUMBERS}, {n: b[n] for n in NUMBERS}, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stack_on_a_shared_base_with_patience():
     starts = {"backbone": start()["backbone"], "head": jax.tree.map(lambda a: jnp.stack([a, 2 * a]), start()["head"])}
     options = SHORT | {"steps": 60, "patience": 2, "metric": validator("im", also=[])}
@@ -130,6 +132,7 @@ def test_a_stack_on_a_shared_base_with_patience():
     assert tuple(rows(stacked, 0)[0])[3:] == ("im",)
 
 
+@pytest.mark.slow
 def test_padding_counts_for_nothing():
     x = np.tile(TARGET, (18, 1))[:515]  # two batches of 258, one row of it padding
     valid = {"target": (x, None)}

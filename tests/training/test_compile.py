@@ -85,6 +85,7 @@ def test_programs_compile_side_by_side(monkeypatch):
     assert [program(jnp.ones(2)).tolist() for program in begun] == [[2, 2], [3, 3]]
 
 
+@pytest.mark.slow
 def test_a_configuration_is_compiled_once_over_fits_evaluations_and_stacks(compiled):
     model, objective, rule = tl.models.mlp((4,), num_classes=2), tl.cross_entropy(), optax.adam(0.1)
     params = model.init(jax.random.key(0), X)
@@ -108,6 +109,7 @@ def test_a_configuration_is_compiled_once_over_fits_evaluations_and_stacks(compi
         assert cold.compile_seconds > warm.compile_seconds >= 0
 
 
+@pytest.mark.slow
 def test_what_was_compiled_together_compiles_no_more(compiled):
     model, objective, rule = tl.models.mlp((5,), num_classes=2), tl.cross_entropy(), optax.adam(0.1)
     params = model.init(jax.random.key(0), X)

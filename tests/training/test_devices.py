@@ -40,6 +40,7 @@ def wide(leaf):
     return put(leaf, None, "model") if leaf.ndim == 2 and leaf.shape[1] % 2 == 0 else put(leaf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"ema": 0.9, "clip_norm": 0.5, "accumulate": 2}], ids=["plain", "all"])
 def test_a_sharded_step_is_the_step(options):
     params = TANH.init(jax.random.key(0), X)
@@ -70,6 +71,7 @@ def test_nothing_pins_the_first_device():
         assert leaf.devices() == {jax.devices()[5]}
 
 
+@pytest.mark.slow
 def test_fit_follows_its_parameters():
     params = TANH.init(jax.random.key(0), X)
     options = {"optimizer": optax.adam(0.05), "steps": 6, "batch_size": 8, "progress": False, "metric": HITS}

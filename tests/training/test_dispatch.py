@@ -71,6 +71,7 @@ def test_convolutions_are_found_wherever_they_are():
     assert "conv_general_dilated" not in set(_primitives(jax.make_jaxpr(lambda x: jnp.tanh(x @ x[..., :6]))(X[..., 0])))
 
 
+@pytest.mark.slow
 def test_steps_from_the_host_are_those_of_the_loop(stepped, looping):
     looped = run(optimizer=optax.sgd(0.2, momentum=0.9))  # another object, so another program
     close(looped.last, stepped.last)
@@ -116,6 +117,7 @@ def test_a_failure_is_named_by_its_step():
         fit(CONV, start(), bomb, plan(), (X, Y), **SHORT | {"steps": 20})
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_step_is_that_of_its_matrix_products():
     """Two dense layers: forward, gradients of both kernels and of the hidden layer; more is element by element."""
     x = np.zeros((64, 40), np.float32)

@@ -278,6 +278,7 @@ def many(keys, params=None, **options):
     return fit_many(TANH, stack(keys) if params is None else params, ENTROPY, plan(), TRAIN, VALID, **options)
 
 
+@pytest.mark.slow
 def test_a_stack_is_the_same_runs_one_by_one():
     seeds, subsets = [3, 4], [np.arange(24), np.array([7, 2, 19])]
     stacked = many(seeds, seeds=seeds, subsets=subsets)
@@ -292,6 +293,7 @@ def test_a_stack_is_the_same_runs_one_by_one():
         assert rows == list(alone.history)
 
 
+@pytest.mark.slow
 def test_rates_of_a_stack_are_learning_rates():
     stacked = many([1, 1], seeds=[0, 0], rates=[1.0, 0.2])
     for i, factor in enumerate((0.5, 0.1)):

@@ -205,6 +205,7 @@ def test_several_streams_need_their_subsets_by_name():
 # --- what goes wrong on the way --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_loss_that_becomes_nan_names_the_step_the_metric_and_the_last_good_checkpoint(tmp_path):
     def value(scene):
         blow = jnp.where(scene.step >= 6, jnp.nan, 1.0)
@@ -222,6 +223,7 @@ def test_a_loss_that_becomes_nan_names_the_step_the_metric_and_the_last_good_che
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl") if row["split"] == "train"] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_parameters_that_become_nan_are_never_saved(tmp_path):
     @jax.custom_vjp
     def poison(x, step):
@@ -247,6 +249,7 @@ def test_an_unwritable_run_folder(tmp_path):
     assert file.read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_bad_input_leaves_an_earlier_run_as_it_was(tmp_path):
     result = run(run_dir=tmp_path)
     before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
@@ -261,6 +264,7 @@ STRUCTURE = ["evaluation program", "training program"]
 OTHER_START = jax.tree.map(lambda a: a + 1e-6, start())
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize(
     ("options", "differing"),
     [
@@ -352,6 +356,7 @@ def test_the_default_metric_of_soft_labels_is_of_the_likeliest_class():
     assert monitor(np.asarray(soft)).metric is metric  # so that its program is found again
 
 
+@pytest.mark.slow
 def test_a_data_set_says_what_its_labels_are():
     data = Dataset(X, HARD, classes=())
     result = run(objective=mse(), train=data, valid=data)
@@ -360,6 +365,7 @@ def test_a_data_set_says_what_its_labels_are():
     assert run(objective=binary_cross_entropy(), train=data, valid=data).monitor == "accuracy"
 
 
+@pytest.mark.slow
 def test_unlabelled_streams_and_objectives_without_labels():
     look = stateless(lambda scene: (jnp.mean(jnp.square(scene.outputs["train"].features)), {}), "look")
     assert run(objective=look, train=Batch(X), valid=None).steps == 4
@@ -376,6 +382,7 @@ def test_padding_is_spread_and_counts_for_nothing():
         assert batch.x[batch.weight == 0].sum() == 0
 
 
+@pytest.mark.slow
 def test_a_model_with_dropout_needs_no_key_to_be_evaluated():
     model = normed(dropout=0.5)
     params = model.init(jax.random.key(0), X)

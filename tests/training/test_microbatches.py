@@ -42,6 +42,7 @@ def test_microbatches_take_less_memory(peaks):
     assert peaks[4] < 0.8 * peaks[1]
 
 
+@pytest.mark.slow
 def test_the_fewest_that_fit_are_taken_and_the_step_is_the_same(whole, peaks):
     found = TRAIN(steps=4, accumulate="auto", memory_limit=peaks[4])
     assert found.accumulate in (2, 4)
@@ -51,6 +52,7 @@ def test_the_fewest_that_fit_are_taken_and_the_step_is_the_same(whole, peaks):
     assert TRAIN(steps=4, accumulate="auto").accumulate == 1  # this machine has the memory
 
 
+@pytest.mark.slow
 def test_on_a_mesh_the_memory_of_each_device_counts():
     model = mlp((16,) * 6, num_classes=3)
     start, x, y = model.init(jax.random.key(0), jnp.asarray(X)), np.tile(X, (8, 1)), np.tile(Y, 8)
@@ -68,6 +70,7 @@ def test_on_a_mesh_the_memory_of_each_device_counts():
         on_mesh(batch_size=16, accumulate="auto", memory_limit=1000)
 
 
+@pytest.mark.slow
 def test_what_never_fits_is_told_with_what_would_help():
     with pytest.raises(FitError, match=r"even in microbatches of 1 of 'train': it takes .* GB and 1e-06 GB"):
         TRAIN(steps=4, batch_size=2, accumulate="auto", memory_limit=1000)

@@ -78,6 +78,7 @@ def test_one_device_of_a_mesh_gives_the_same_bits(alone):
     assert found.history == alone.history
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_one_device():
     options = {"model": WIDE, "params": WIDE.init(None, X), "optimizer": optax.sgd(1.0), "steps": 1, "eval_every": 1}
     options["params"] = jax.tree.map(lambda leaf: leaf / 1024, options["params"])  # so that steps are not rounded off
@@ -88,6 +89,7 @@ def test_gradients_are_those_of_one_device():
     nearly(gradient(mesh=BOTH, layout=SPLIT), gradient())
 
 
+@pytest.mark.slow
 def test_every_option_works_on_a_mesh():
     def noisy(key, batch):
         return batch._replace(x=batch.x + 0.1 * jax.random.normal(key, batch.x.shape))
@@ -108,6 +110,7 @@ def test_every_option_works_on_a_mesh():
     nearly(found.params, wanted.params)
 
 
+@pytest.mark.slow
 def test_parameters_stay_usable():
     params = TANH.init(jax.random.key(0), X)
     for _ in range(2):  # the second time they lie where the run wants them
@@ -148,6 +151,7 @@ def own_bytes(tree):
     return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree) if leaf.ndim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 8])
 def test_bytes_of_parameters_and_optimiser_fall_as_one_over_n(n):
     ready, now = prepared(tl.mesh(1, fsdp=n, devices=DEVICES), SPLIT)
@@ -179,6 +183,7 @@ def rounded(tree):
     return nbytes(tree) // 64 * 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_data_parallel_steps_sum_gradients_and_nothing_else(accumulate):
     ready, now = prepared(DATA, accumulate=accumulate)
@@ -186,6 +191,7 @@ def test_data_parallel_steps_sum_gradients_and_nothing_else(accumulate):
     assert sent(ready.program.validate.lower(now, ready.valid)) == {}
 
 
+@pytest.mark.slow
 def test_divided_parameters_are_gathered_and_their_gradients_summed():
     ready, now = prepared(BOTH, SPLIT)
     kernels = nbytes([leaf for name, leaf in named_leaves(now.state.params).items() if name.endswith("kernel")])
@@ -201,6 +207,7 @@ def test_divided_parameters_are_gathered_and_their_gradients_summed():
 FROZEN = {"whole": tl.layout(tl.shard("backbone/**", ()), above=5000), "divided": tl.layout(above=5000)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FROZEN)
 @pytest.mark.parametrize("way", ["head", "lora"])
 def test_a_frozen_backbone_sends_no_gradient(kind, way):
@@ -216,6 +223,7 @@ def test_a_frozen_backbone_sends_no_gradient(kind, way):
     assert own_bytes(now.state.frozen["backbone"]["b"]) == (64 * 128 // (1 + (kind == "divided")) + 128) * 4
 
 
+@pytest.mark.slow
 def test_a_run_of_adapters_is_that_of_one_device():
     params = WIDE.init(None, X)
     adapters = peft.lora(params, "backbone/**/kernel", key=jax.random.key(1), rank=2)
@@ -225,6 +233,7 @@ def test_a_run_of_adapters_is_that_of_one_device():
     rows_nearly(found, alone)
 
 
+@pytest.mark.slow
 def test_tensor_parallel_layers_keep_their_parts():
     layout = tl.layout(
         tl.shard("backbone/a/kernel", (None, "tensor")), tl.shard("backbone/a/bias", ("tensor",)),
@@ -238,6 +247,7 @@ def test_tensor_parallel_layers_keep_their_parts():
     assert found == {("all-reduce", 2): 16 // 4 * 128 * 4}  # activations of a device's examples, in the second layer
 
 
+@pytest.mark.slow
 def test_streams_that_go_through_the_model_together_stay_where_they_are():
     def apart(scene):
         return jnp.mean(scene.outputs["a"].logits ** 2) + jnp.mean(scene.outputs["b"].logits), {}
@@ -252,6 +262,7 @@ class Stop(Exception):  # noqa: N818
     pass
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_mesh(tmp_path):
     def end(row):
         if row["step"] >= 4:
@@ -278,6 +289,7 @@ class Pairs:
         return X[i], Y[i]
 
 
+@pytest.mark.slow
 def test_streamed_data_are_divided_as_they_come():
     def streamed(mesh, valid):
         train = tl.data.stream(Pairs())
@@ -291,6 +303,7 @@ def test_streamed_data_are_divided_as_they_come():
     rows_nearly(streamed(DATA, tl.data.stream(Pairs())), streamed(None, tl.data.stream(Pairs())))
 
 
+@pytest.mark.slow
 def test_validators_choose_on_a_mesh():
     def chosen(**options):
         valid = {"source": VALID, "target": (X[50:], None)}
@@ -302,6 +315,7 @@ def test_validators_choose_on_a_mesh():
     assert found.best_step == alone.best_step
 
 
+@pytest.mark.slow
 def test_convolutions_step_by_step():
     x, y = examples(40, features=36)
     x = x.reshape(40, 6, 6, 1)
@@ -311,6 +325,7 @@ def test_convolutions_step_by_step():
     rows_nearly(found, alone)
 
 
+@pytest.mark.slow
 def test_a_configuration_is_compiled_once():
     first, second = prepared(BOTH, SPLIT)[0], prepared(tl.mesh(fsdp=2, devices=DEVICES), tl.layout(above=0))[0]
     assert first.program is second.program
@@ -334,6 +349,7 @@ def test_what_does_not_fit_is_told(options, message):
         run(**{"mesh": BOTH} | options)
 
 
+@pytest.mark.slow
 def test_on_a_mesh_the_runs_of_a_stack_are_made_in_turn():
     starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), TANH.init(jax.random.key(0), X))
     stack = tl.fit_many(TANH, starts, ENTROPY, train=TRAIN, seeds=[0, 1], **SHORT)

@@ -65,6 +65,7 @@ def same(a, b, tolerance=1e-6):
         np.testing.assert_allclose(a[name], b[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.slow
 def test_joined_streams_share_the_statistics_of_the_batch():
     model = normed()
     params = model.init(jax.random.key(1), X)
@@ -245,6 +246,7 @@ def test_the_term_that_became_nan_is_named():
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_phases_in_a_stack_of_runs():
     starts = jax.vmap(lambda key: TANH.init(key, X))(jax.random.split(jax.random.key(0), 2))
     data = {"source": (X, Y), "target": (TARGET, None)}
@@ -259,6 +261,7 @@ class Stopped(Exception):  # noqa: N818
     pass
 
 
+@pytest.mark.slow
 def test_a_run_with_phases_continues_where_it_was_stopped(tmp_path):
     """Parameters, statistics and state that terms own are part of the run."""
 

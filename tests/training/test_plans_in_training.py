@@ -43,6 +43,7 @@ def run(p, optimizer, n, model=TANH, **options):
     return states, rows
 
 
+@pytest.mark.slow
 def test_closed_groups_stay_bit_for_bit_and_then_learn():
     states, rows = run(STAGED, optax.adamw(0.05, weight_decay=0.1), 5, clip_norm=0.1)
     first = start()
@@ -103,6 +104,7 @@ def test_normalisation_layers_that_open_later_keep_and_use_their_statistics():
     np.testing.assert_allclose(rows[0]["loss"], loss, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_program_for_all_stages_and_resume_in_the_middle_of_one(tmp_path):
     traced = []
 

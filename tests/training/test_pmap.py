@@ -28,6 +28,7 @@ def trained(make, plan=tl.plan(), steps=3, **options):  # noqa: B008
     return state, metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"plan": FROZEN, "accumulate": 2, "ema": 0.9}], ids=["plain", "all"])
 def test_it_is_the_step(options):
     (alone, metrics), (spread, others) = trained(make_step, **options), trained(pmap_step, devices=DEVICES, **options)

@@ -102,6 +102,7 @@ def test_masters_are_float32_and_frozen_leaves_narrow():
     assert dtypes((state.trainable, state.stats, state.opt, state.average)) == {"float32"}
 
 
+@pytest.mark.slow
 def test_the_result_has_frozen_leaves_as_they_were_given():
     options = {"optimizer": optax.sgd(0.1), "steps": 4, "batch_size": 8, "metric": HITS, "progress": False}
     given = (TANH, START, cross_entropy(), plan(freeze("backbone/**")), (X, Y), (X, Y))

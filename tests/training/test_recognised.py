@@ -5,6 +5,7 @@ import pathlib
 import jax
 import numpy as np
 import optax
+import pytest
 
 import tljax as tl
 
@@ -13,6 +14,7 @@ Y = (X[:, 0] > 0).astype("int32")
 MODEL = tl.models.mlp((4,), num_classes=2)
 
 
+@pytest.mark.slow
 def test_a_run_is_recognised_wherever_its_parameters_were(tmp_path: pathlib.Path) -> None:
     """Parameters that were placed on a device, as restored ones are, make the same run as fresh ones."""
 

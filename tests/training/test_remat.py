@@ -34,6 +34,7 @@ def compiled(model, params, x, remat):
     return jax.jit(step.update).lower(state, batches).compile(compiler_options=options), state, batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "x", "remat"),
     [(VIT, IMAGES, "blocks"), pytest.param(BERT, TOKENS, "dots", marks=pytest.mark.slow)],

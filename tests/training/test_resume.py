@@ -82,6 +82,7 @@ def unbroken(tmp_path_factory):
     return finished(tmp_path_factory.mktemp("unbroken") / "a", keeps=True)
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(tmp_path, unbroken):
     status, said = run(tmp_path, "save", "2")
     assert status == -signal.SIGKILL, said
@@ -306,6 +307,7 @@ def test_training_seconds_add_up_over_restarts(tmp_path):
     assert 0 < short(tmp_path, save_every=6).training_seconds < 60
 
 
+@pytest.mark.slow
 def test_sharded_parameters_resume(tmp_path):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("d",))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

@@ -71,6 +71,7 @@ def test_the_next_steps_are_launched_before_the_last_are_looked_at(done):
     assert order[4:] == ["look 100", "after 200", "look 200", "after 300", "look 300", "look 400"]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("options", [{"patience": 9}, {"save_every": 100, "run_dir": True}], ids=["patience", "saving"])
 def test_where_something_depends_on_them_they_are_looked_at_first(done, options, tmp_path):
     options = {name: tmp_path if value is True else value for name, value in options.items()}

@@ -51,6 +51,7 @@ def equals_single_fits(result, count, exact=True):
         np.testing.assert_allclose(result.best_value[i], alone.best_value)
 
 
+@pytest.mark.slow
 def test_runs_on_one_base_are_the_runs_alone():
     result = many(2)
     equals_single_fits(result, 2)
@@ -71,6 +72,7 @@ def started(count, shared):
     return prepared, run, streams
 
 
+@pytest.mark.slow
 def test_the_base_is_held_once_however_many_runs_there_are():
     sizes = {count: nbytes(started(count, shared=True)[1].state.frozen) for count in (1, 7)}
     assert set(sizes.values()) == {nbytes(BASE)}
@@ -98,6 +100,7 @@ class Stop(Exception):  # noqa: N818
     pass
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_the_base_once_and_a_stack_resumes(tmp_path):
     def end(row):
         if row["step"] >= 8:
@@ -116,6 +119,7 @@ def test_checkpoints_hold_the_base_once_and_a_stack_resumes(tmp_path):
     assert again.history == whole.history
 
 
+@pytest.mark.slow
 def test_convolutions_step_by_step():
     params = CONV.init(jax.random.key(0), IMAGES)
     kernel = next(name for name in named_leaves(params) if name.startswith("backbone"))
@@ -131,6 +135,7 @@ def test_convolutions_step_by_step():
         assert same(result.of(i), alone.params)
 
 
+@pytest.mark.slow
 def test_adapters_on_one_base():
     from tljax import peft
     from tljax.models import mlp

@@ -69,6 +69,7 @@ def test_the_step_is_the_plain_optax_loop(optimizer):
     assert int(state.step) == 8
 
 
+@pytest.mark.slow
 def test_rates_are_those_of_separate_optimisers_and_clipping_is_of_the_whole():
     p = plan(rate("head/**", 10.0), rate("head/b", 0.5), freeze("backbone/b"))
     state, metrics = steps(TANH, cross_entropy(), p, optax.sgd(0.1), 1, clip_norm=0.05)
@@ -149,6 +150,7 @@ OPTIMISERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n != "lbfgs" else ()) for n in OPTIMISERS])
 def test_any_optimiser_of_optax_lowers_the_loss_of_what_is_trainable(name):
     params = start()
@@ -239,6 +241,7 @@ def deep(width=64, depth=6):
     return TANH._replace(apply=apply), params
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_head_only_step_costs_under_two_fifths(clip):
     model, params = deep()
@@ -316,6 +319,7 @@ def test_streams_have_their_own_batches_and_pass_statistics_on():
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_random_numbers_are_a_function_of_seed_and_step():
     model = normed(dropout=0.5)
     runs = [steps(model, cross_entropy(), plan(), optax.sgd(0.1), 3, seed=s)[0] for s in (5, 5, 6)]
@@ -342,6 +346,7 @@ def test_every_microbatch_stream_and_extra_pass_draws_its_own_dropout():
     assert len(set(seen)) == 2 * 2 * 3
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences():
     with jax.enable_x64(True):
         params = jax.tree.map(lambda a: a.astype(jnp.float64), start())

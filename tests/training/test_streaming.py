@@ -80,6 +80,7 @@ def test_of_slow_input_the_device_waits_for_most_of_the_time_and_no_longer():
     assert 0.8 < found.input_wait <= 1
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing_and_end_with_the_run(in_memory):
     pytest.importorskip("grain")
     train = stream(Pairs(X[:30], Y[:30]), workers=2)
@@ -87,6 +88,7 @@ def test_worker_processes_change_nothing_and_end_with_the_run(in_memory):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_convolutions_are_streamed_to_as_well():
     x, y = examples(24, features=36)
     x = x.reshape(24, 6, 6, 1)
@@ -142,6 +144,7 @@ def test_what_cannot_be_read_is_named_and_the_workers_end(workers):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_several_streams_have_their_own_orders():
     seen = []
 

@@ -36,6 +36,7 @@ def sent(found, kind, devices=None):
     return sum(one.sent for one in found if one.kind == kind and devices in (None, one.devices))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("rules", "learnt"), [(plan(), PARAMS), (linear_probe(), PARAMS["head"])], ids=["all", "head"])
 def test_data_parallelism_sends_the_gradients_of_what_learns(rules, learnt):
     found = compiled(rules, mesh())
@@ -59,6 +60,7 @@ def test_divided_parameters_are_put_together_once_and_their_gradients_summed_in_
     assert paper.reduce <= over_fsdp + over_data + rest <= paper.reduce + 2 * (FEW + odd)
 
 
+@pytest.mark.slow
 def test_of_a_frozen_divided_backbone_only_the_parameters_are_sent():
     found = compiled(linear_probe(), mesh(data=1, fsdp=8), above=0)
     backbone = nbytes(PARAMS["backbone"])

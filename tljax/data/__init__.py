@@ -14,7 +14,7 @@ from tljax.data.operations import rand_augment
 from tljax.data.order import batch_indices, batch_positions, fold_seed, shuffled_index
 from tljax.data.preprocessor import Preprocessor, load_preprocessor
 from tljax.data.sentences import Sentences, read_sentences
-from tljax.data.sources import Source, load
+from tljax.data.sources import Source, load, load_whole
 from tljax.data.splits import k_shot, stratified_split
 from tljax.data.streaming import ExampleStream, stream
 from tljax.data.text import TextData, Tokenizer, by_length, load_text, load_tokenizer
@@ -59,6 +59,7 @@ __all__ = [
     "load_texts",
     "load_tokenizer",
     "load_unlabelled",
+    "load_whole",
     "match_images",
     "mixup",
     "rand_augment",

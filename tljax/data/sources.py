@@ -1,7 +1,7 @@
 """One call for every kind of data: a built-in name, an `.npz`, MNIST's idx files, a folder of images, a CSV or TSV."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from tljax.data.images import resize_images
 from tljax.data.labels import Reading, read_labels
 from tljax.data.npz import read_npz
 from tljax.data.splits import stratified_split
-from tljax.data.table import is_table, read_table
+from tljax.data.table import columns_called, is_table, read_table
 from tljax.tree.paths import nearest, quoted
 
 
@@ -92,22 +92,65 @@ def load(
     >>> source.train.x.shape, source.test.x.shape, source.train.outputs
     ((1438, 8, 8, 1), (359, 8, 8, 1), 10)
     """
-    shape = (size, size) if isinstance(size, int) else size
-    if shape is not None and (len(shape) != 2 or min(shape) < 1):
-        raise DataError(f"size is a number or (height, width), 1 or more; found {size!r}")
+    shape = two_sides(size)
     if not 0 < test_fraction < 1:
         raise DataError(f"test_fraction must lie between 0 and 1; found {test_fraction}")
     name, raw = _read(str(spec), label, shape, prepare)
-    if prepare is not None and not raw.prepared:
-        raw = raw._replace(x={part: prepared_images(x, name, prepare) for part, x in raw.x.items()})
     parts, note = _parts(name, raw, shape, task)
+    if len(parts["train"].classes) == 1:
+        raise DataError(f"data set {name!r} has a single class, {parts['train'].classes[0]!r}: nothing to learn")
     notes = [*raw.notes, *([note] if note else [])]
     if "test" not in parts:
         parts["train"], parts["test"] = _hold_out(parts["train"], name, test_fraction, seed)
         kind = ", stratified" if parts["train"].task == "classes" else ""
         notes.append(f"test part: {100 * test_fraction:g} % of the examples, held out{kind} with seed {seed}")
-    _check_parts(parts)
+    if parts["train"].task == "classes":
+        require_every_class(parts["train"])
     return Source(name, parts["train"], parts["test"], parts.get("valid"), tuple(notes), raw.features)
+
+
+def load_whole(
+    spec: str | Path,
+    *,
+    label: str | int | None = None,
+    size: int | tuple[int, int] | None = None,
+    prepare: Callable[[Any], np.ndarray] | None = None,
+    task: Reading | None = None,
+    features: Sequence[str] = (),
+) -> Dataset:
+    """All examples that `spec` names as one data set, whatever part they stand in: to evaluate on, not to train.
+
+    Nothing is held out, and there may be few examples, or of one class only.
+
+    Args:
+      spec, label, size, prepare, task: as for `load`.
+      features: of a table with a header these columns are read, in this order.
+
+    Raises:
+      DataError: as `load`, or a table lacks one of `features`.
+
+    >>> load_whole("digits").x.shape
+    (1797, 8, 8, 1)
+    """
+    name, raw = _read(str(spec), label, two_sides(size), prepare)
+    if features and raw.features:
+        kept = columns_called(features, raw.features, f"data set {name!r}")
+        raw = raw._replace(x={part: x[:, kept] for part, x in raw.x.items()})
+    parts = list(_parts(name, raw, two_sides(size), task)[0].values())
+    x, y = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y"))
+    return Dataset(x, y, parts[0].classes, name)
+
+
+def two_sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """A size of images as (height, width); raises `DataError` for what is none.
+
+    >>> two_sides(8)
+    (8, 8)
+    """
+    shape = (size, size) if isinstance(size, int) else size
+    if shape is not None and (len(shape) != 2 or min(shape) < 1):
+        raise DataError(f"size is a number or (height, width), 1 or more; found {size!r}")
+    return shape
 
 
 def prepared_images(x: np.ndarray, name: str, prepare: Callable[[Any], np.ndarray]) -> np.ndarray:
@@ -119,7 +162,14 @@ def prepared_images(x: np.ndarray, name: str, prepare: Callable[[Any], np.ndarra
 
 
 def _read(spec: str, label: str | int | None, size: tuple[int, int] | None, prepare: Any) -> tuple[str, Raw]:
-    """The name and the raw parts of what `spec` says."""
+    """The name and the raw parts of what `spec` says, its images made into arrays by `prepare`."""
+    name, raw = _raw(spec, label, size, prepare)
+    if prepare is not None and not raw.prepared:
+        raw = raw._replace(x={part: prepared_images(x, name, prepare) for part, x in raw.x.items()})
+    return name, raw
+
+
+def _raw(spec: str, label: str | int | None, size: tuple[int, int] | None, prepare: Any) -> tuple[str, Raw]:
     if label is not None and spec.strip() and not is_table(Path(spec)):
         raise DataError(f"label={label!r} chooses a column of a table (.csv, .tsv); {spec!r} is none")
     name, path, group = locate(spec)
@@ -204,14 +254,13 @@ def _with_siblings(path: Path, reader: Callable[[Path], Raw]) -> Raw:
 def _parts(name: str, raw: Raw, size: tuple[int, int] | None, task: Reading | None) -> tuple[dict[str, Dataset], str]:
     """The data sets by part, and how their labels were read."""
     labels = read_labels(raw.y, classes=raw.classes, task=task, where=f"data set {name!r}")
-    if len(labels.classes) == 1:
-        raise DataError(f"data set {name!r} has a single class, {labels.classes[0]!r}: nothing to learn")
     parts = {
         split: Dataset(as_inputs(x, name), labels.y[split], labels.classes, f"{name} {split}")
         for split, x in raw.x.items()
     }
     if size is not None:
         parts = {split: dataclasses.replace(part, x=resize_images(part.x, size)) for split, part in parts.items()}
+    _check_shapes(parts)
     return parts, labels.note
 
 
@@ -232,7 +281,7 @@ def _hold_out(whole: Dataset, name: str, fraction: float, seed: int) -> tuple[Da
     return whole.take(train, f"{name} train"), whole.take(test, f"{name} test")
 
 
-def _check_parts(parts: dict[str, Dataset]) -> None:
+def _check_shapes(parts: dict[str, Dataset]) -> None:
     train = parts["train"]
     for part in parts.values():
         if part.x.shape[1:] != train.x.shape[1:]:
@@ -240,5 +289,3 @@ def _check_parts(parts: dict[str, Dataset]) -> None:
                 f"{part.name!r} holds examples of {list(part.x.shape[1:])}, {train.name!r} of "
                 f"{list(train.x.shape[1:])}; they must be alike"
             )
-    if train.task == "classes":
-        require_every_class(train)

@@ -179,12 +179,15 @@ def load_text(
     tokenizer: Tokenizer,
     *,
     classes: Iterable[str] | None = None,
+    label: str | None = None,
+    text: str | None = None,
     length: int | None = None,
 ) -> TextData:
     """The sentences of a TSV file, tokenised, and their classes.
 
     `classes` names the classes in order, as ``train.classes`` for a test file; by default they are the labels in the
-    file, in natural order. `length` is as for a tokenizer.
+    file, in natural order. `label` and `text` are the names of the columns, as for `read_sentences`, `length` is as for
+    a tokenizer.
 
     Raises `DataError` as `read_sentences` does, and for a label that is not among `classes`.
 
@@ -196,7 +199,7 @@ def load_text(
     >>> data.y.tolist(), data.classes, data.x["ids"][:, 0].tolist()
     ([1, 0], ('bad', 'good'), [1, 2])
     """
-    sentences = read_sentences(path)
+    sentences = read_sentences(path, label=label, text=text)
     names = None if classes is None else tuple(classes)
     labels = read_labels({"train": np.array(sentences.labels)}, classes=names, where=f"'{path}'")
     return TextData(tokenizer(sentences.texts, length=length), labels.y["train"], labels.classes, Path(path).name)

@@ -18,7 +18,7 @@ from tljax.data.idx import is_idx, read_idx_inputs
 from tljax.data.images import resize_images
 from tljax.data.npz import read_npz_inputs
 from tljax.data.sentences import read_texts
-from tljax.data.sources import as_inputs, locate, no_kind, prepared_images
+from tljax.data.sources import as_inputs, locate, no_kind, prepared_images, two_sides
 from tljax.data.table import is_table, read_table_inputs
 from tljax.data.text import Tokenizer
 from tljax.data.text_source import padding_note, usual_length
@@ -105,7 +105,7 @@ def load_unlabelled(
     >>> load_unlabelled("digits").x.shape
     (1797, 8, 8, 1)
     """
-    shape = (size, size) if isinstance(size, int) else size
+    shape = two_sides(size)
     name, path, group = locate(str(spec))
     found = _read(path, group, shape, prepare, features) if path else _built_in(name)
     x = found.x

@@ -9,13 +9,13 @@ import numpy as np
 
 from tljax.checkpoints import load_weights, save_weights
 from tljax.checkpoints.run import RunError, make_folder, write_atomically
-from tljax.data import Dataset, Standardiser, load, match_images, standardise
+from tljax.data import Dataset, Standardiser, load_whole, match_images, standardise
 from tljax.data.error import DataError
 from tljax.models import build
 from tljax.processes import by_first
 from tljax.recipes.folder import read_object
 from tljax.recipes.runs import Cell
-from tljax.recipes.tasks import Task, everything
+from tljax.recipes.tasks import Task, relabelled
 from tljax.types import Model, Params
 
 ABOUT = "model.json"
@@ -78,14 +78,15 @@ def new_data(about: dict[str, Any], spec: str, *, classes: str | None = None, la
       DataError: they cannot be read, are of another kind or shape, or have classes that the models do not know.
     """
     shape, known = tuple(about["input"]), tuple(about["classes"])
-    source = load(spec, label=label, size=shape[0] if len(shape) == 3 and shape[0] == shape[1] else None)
+    size = shape[0] if len(shape) == 3 and shape[0] == shape[1] else None
+    data = load_whole(spec, label=label, size=size, task="classification" if known else None)
     if classes is not None:
-        source = source.map(lambda part: part.only(classes))
-    if (source.train.task == "classes") != bool(known):
+        data = data.only(classes)
+    if (data.task == "classes") != bool(known):
         raise DataError(
-            f"{spec!r} is labelled with {source.train.task}; the run's task has {'classes' if known else 'numbers'}"
+            f"{spec!r} is labelled with {data.task}; the run's task has {'classes' if known else 'numbers'}"
         )
-    data = everything(source, known) if known else everything(source, source.train.classes or ())
+    data = relabelled(data, known) if known else data
     if data.x.shape[1:] != shape:
         if len(shape) != 3 or data.x.ndim != 4:
             raise DataError(

@@ -8,7 +8,6 @@ import numpy as np
 
 from tljax.data import (
     Dataset,
-    Source,
     Standardiser,
     fit_standardiser,
     k_shot,
@@ -41,6 +40,8 @@ class Task:
     notes: tuple[str, ...]
     statistics: Standardiser | None = None
     """What standardised the inputs, where one did."""
+    features: tuple[str, ...] = ()
+    """The names of the columns of a table."""
 
     @property
     def regression(self) -> bool:
@@ -124,25 +125,21 @@ def with_validation(train: Examples, valid: Examples | None, seed: int) -> tuple
     return train.take(kept), train.take(held)
 
 
-def everything(source: Source, classes: tuple[str, ...]) -> Dataset:
-    """All examples of a source, whatever part they stand in, labelled by the classes that a model knows.
+def relabelled(data: Examples, classes: tuple[str, ...]) -> Examples:
+    """`data`, a `Dataset` or sentences, labelled by the classes that a model knows.
 
     Raises:
-      DataError: the source has classes that are not among them.
+      DataError: there are classes that are not among them.
 
-    >>> part = Dataset(np.zeros((2, 3)), np.array([0, 1]), ("dog", "owl"))
-    >>> everything(Source("pets", part, None, part, ()), ("cat", "dog", "owl")).y.tolist()
-    [1, 2, 1, 2]
+    >>> part = Dataset(np.zeros((2, 3)), np.array([0, 1]), ("dog", "owl"), "pets")
+    >>> relabelled(part, ("cat", "dog", "owl")).y.tolist()
+    [1, 2]
     """
-    parts = [part for part in (source.train, source.valid, source.test) if part is not None]
-    unknown = [name for name in source.train.classes if name not in classes]
+    unknown = [name for name in data.classes if name not in classes]
     if unknown:
-        raise DataError(f"{source.name!r} has classes that the training part lacks: {unknown[:5]}")
-    x, y = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y"))
-    if not classes:
-        return Dataset(x, y, (), source.name)
-    position = np.array([classes.index(name) for name in source.train.classes], np.int32)
-    return Dataset(x, position[y], classes, source.name)
+        raise DataError(f"{data.name!r} has classes that the training part lacks: {unknown[:5]}")
+    position = np.array([classes.index(name) for name in data.classes], np.int32)
+    return dataclasses.replace(data, y=position[data.y], classes=classes)
 
 
 def _fitted(source: Task, target: Task) -> Task:

@@ -57,9 +57,11 @@ def as_domains(source: Any, target: Any, classes: str | None, seed: int) -> Doma
         known = (target.name, target.train.classes)
     _require_classes(source)
     names = chosen_classes((source.name, source.train.classes), known, classes)
-    source = _mapped(source, lambda part: _relabelled(part, names))
+    source = _mapped(source, lambda part: of_classes(part, names))
     train, valid = with_validation(source.train, source.valid, seed)
-    return Domains(Task(source.name, train, valid, source.test, source.notes), _target(target, names, seed))
+    features = getattr(source, "features", ())  # sentences have none
+    ours = Task(source.name, train, valid, source.test, source.notes, features=features)
+    return Domains(ours, _target(target, names, seed))
 
 
 def _require_classes(found: Any) -> None:
@@ -73,7 +75,7 @@ def _target(target: Any, names: tuple[str, ...], seed: int) -> Task:
         whole = dataclasses.replace(target, classes=names)
         train, held, note = _held_out(whole, seed)
         return Task(whole.name, train, held, whole, (*whole.notes, note))
-    target = _mapped(target, lambda part: _relabelled(part, names))
+    target = _mapped(target, lambda part: of_classes(part, names))
     if target.valid is None:
         train, held, note = _held_out(target.train, seed)
     else:
@@ -126,20 +128,27 @@ def in_one_form(source: Source, target: Any, shape: tuple[int, ...] | None) -> t
     """
     target = _with_columns(target, source.features)
     wanted = tuple(source.train.x.shape[1:]) if shape is None else shape
-    return _in_form(source, wanted), _in_form(target, wanted)
+    return _noted_form(source, wanted), _noted_form(target, wanted)
 
 
-def _in_form(found: Any, wanted: tuple[int, ...]) -> Any:
-    have = tuple((found if isinstance(found, Unlabelled) else found.train).x.shape[1:])
-    if have == wanted:
-        return found
-    if len(have) != 3 or len(wanted) != 3:
+def in_form(data: Any, shape: tuple[int, ...]) -> Any:
+    """A `Dataset` or `Unlabelled` with examples of `shape`; raises `SettingsError` for others than images."""
+    have = tuple(data.x.shape[1:])
+    if have == shape:
+        return data
+    if len(have) != 3 or len(shape) != 3:
         raise SettingsError(
-            f"{found.name!r} has examples of shape {list(have)}; expected {list(wanted)}: only images can be brought "
-            "to one shape"
+            f"{data.name!r} has examples of shape {list(have)}; expected {list(shape)}: only images can be brought to "
+            "one shape"
         )
-    changed = _each(found, lambda part: match_images(part, *wanted))
-    return dataclasses.replace(changed, notes=(*found.notes, f"images were brought to {'x'.join(map(str, wanted))}"))
+    return match_images(data, *shape)
+
+
+def _noted_form(found: Any, wanted: tuple[int, ...]) -> Any:
+    if tuple((found if isinstance(found, Unlabelled) else found.train).x.shape[1:]) == wanted:
+        return found
+    note = f"images were brought to {'x'.join(map(str, wanted))}"
+    return dataclasses.replace(_each(found, lambda part: in_form(part, wanted)), notes=(*found.notes, note))
 
 
 def _with_columns(target: Any, features: tuple[str, ...]) -> Any:
@@ -197,8 +206,8 @@ def _held_out(train: Examples, seed: int) -> tuple[Examples, Examples, str]:
     return train.take(np.sort(order[held:])), train.take(np.sort(order[:held])), told
 
 
-def _relabelled(part: Any, names: tuple[str, ...]) -> Any:
-    """The examples of the classes `names`, which become 0, 1 ... in this order."""
+def of_classes(part: Any, names: tuple[str, ...]) -> Any:
+    """The examples of the classes `names`, which become 0, 1 ... in this order; `SettingsError` if there are none."""
     new = np.array([names.index(name) if name in names else -1 for name in part.classes], np.int32)[part.y]
     kept = np.flatnonzero(new >= 0)
     if not kept.size:

@@ -1,5 +1,6 @@
 """The two domains of an adaptation, read as its settings say; the target with labels or without."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,14 +8,24 @@ from typing import Any
 import jax
 
 from tljax.checkpoints.hub import local_folder
-from tljax.data import load, load_sentences, load_texts, load_tokenizer, load_unlabelled
+from tljax.data import (
+    load,
+    load_sentences,
+    load_text,
+    load_texts,
+    load_tokenizer,
+    load_unlabelled,
+    load_whole,
+    standardise,
+)
 from tljax.data.error import DataError
 from tljax.data.table import is_table
 from tljax.models.recognition import Recognised
-from tljax.recipes.adapting.domains import Domains, as_domains, in_one_form, standardised
+from tljax.recipes.adapting.domains import Domains, as_domains, in_form, in_one_form, of_classes, standardised
 from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.finetune.images import preprocessor_in
 from tljax.recipes.options import SettingsError
+from tljax.recipes.tasks import relabelled
 
 
 def read_domains(settings: AdaptSettings, found: Recognised | None) -> Domains:
@@ -28,6 +39,35 @@ def read_domains(settings: AdaptSettings, found: Recognised | None) -> Domains:
     if settings.text or settings.max_length:
         raise SettingsError("text and max_length are for sentences, which need a model that reads them: --weights")
     return _arrays(settings, found)
+
+
+def read_labelled(settings: AdaptSettings, domains: Domains, spec: str, label: str | None) -> Any:
+    """All examples of `spec` in the form of `domains`, which `settings` gave, labelled by their classes.
+
+    There may be few, and none of some classes.
+
+    Raises:
+      DataError, SettingsError: data that cannot be read, do not fit, or have other classes.
+    """
+    train = domains.source.train
+    if isinstance(train.x, Mapping):
+        tokenizer, length = load_tokenizer(_beside(settings)), train.x["mask"].shape[1]
+        data: Any = load_text(spec, tokenizer, label=label, text=settings.text, length=length)
+        return _of_known_classes(data, settings, domains.classes)
+    shape, statistics = train.x.shape[1:], domains.source.statistics
+    given: dict[str, Any] = {"label": label if is_table(pathlib.Path(spec)) else None, "task": "classification"}
+    if statistics is None:
+        data = load_whole(spec, prepare=preprocessor_in(_beside(settings)), **given)
+        return _of_known_classes(data, settings, domains.classes)
+    size = (shape[0], shape[1]) if len(shape) == 3 else None
+    data = in_form(load_whole(spec, size=size, features=domains.source.features, **given), shape)
+    data = dataclasses.replace(data, x=standardise(data.x, statistics))
+    return _of_known_classes(data, settings, domains.classes)
+
+
+def _of_known_classes(data: Any, settings: AdaptSettings, classes: tuple[str, ...]) -> Any:
+    """With `settings.classes` examples of others are left out; without they are an error."""
+    return relabelled(data, classes) if settings.classes is None else of_classes(data, classes)
 
 
 def _arrays(settings: AdaptSettings, found: Recognised | None) -> Domains:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ from tljax.data import (
     fit_standardiser,
     load,
     load_preprocessor,
+    load_whole,
     match_images,
     standardise,
 )
 from tljax.data.error import DataError
 from tljax.recipes.finetune.settings import FinetuneSettings
-from tljax.recipes.tasks import everything
+from tljax.recipes.tasks import relabelled
 
 
 def preprocessor_in(folder: pathlib.Path) -> Preprocessor | None:
@@ -44,9 +44,9 @@ def load_images(settings: FinetuneSettings, shape: tuple[int, ...], preprocessor
     if preprocessor is not None and settings.mean:
         preprocessor = dataclasses.replace(preprocessor, mean=settings.mean, std=settings.std)
     if preprocessor is not None:
-        whole = _whole(settings, lambda spec: load(spec, label=settings.label, prepare=preprocessor))
+        whole = _whole(settings, prepare=preprocessor)
         return dataclasses.replace(whole, notes=(*whole.notes, f"images: {preprocessor}"))
-    whole = _whole(settings, lambda spec: load(spec, label=settings.label, size=(height, width)))
+    whole = _whole(settings, size=(height, width))
     whole = whole.map(lambda data: match_images(data, height, width, shape[2]))
     return _standardised(settings, whole, f"images of {height}x{width}x{shape[2]}")
 
@@ -62,12 +62,12 @@ def _standardised(settings: FinetuneSettings, whole: Source, what: str) -> Sourc
     return dataclasses.replace(whole, notes=(*whole.notes, note))
 
 
-def _whole(settings: FinetuneSettings, read: Callable[[str], Source]) -> Source:
-    """The data with the parts that were given by name."""
-    whole = read(settings.data)
+def _whole(settings: FinetuneSettings, **form: Any) -> Source:
+    """The data with the parts that were given by name; `form` is what images are brought to."""
+    whole = load(settings.data, label=settings.label, **form)
     for part in ("valid", "test"):
         if (spec := getattr(settings, part)) is not None:
-            given = everything(read(spec), whole.train.classes)
+            given = relabelled(load_whole(spec, label=settings.label, **form), whole.train.classes)
             replaced: dict[str, Any] = {part: given, "notes": (*whole.notes, f"{part} part: {spec}")}
             whole = dataclasses.replace(whole, **replaced)
     return whole
