@@ -241,6 +241,7 @@ def test_models_tokenizers_and_commands(hub, tmp_path, capsys):
     assert "classifier.bias" in np.load(tmp_path / "bert.npz")
 
 
+@pytest.mark.slow
 def test_the_environment_says_where(server, tmp_path):
     """A process as a user starts it: HF_ENDPOINT, HF_HOME, and then HF_HUB_OFFLINE."""
     server.down = False

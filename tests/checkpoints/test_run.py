@@ -148,6 +148,7 @@ def change_the_notes(folder):
 DAMAGES = [truncate, empty, flip, lose_a_file, lose_all, change_the_notes]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_newest_is_told_and_the_one_before_is_used(tmp_path, damage):
     damage(saved(tmp_path) / "3")

@@ -55,6 +55,7 @@ def test_mixing_keeps_the_sum_of_labels_and_follows_the_area(make: Callable[[int
         np.testing.assert_allclose(mixed.x.mean((1, 2, 3)), mixed.y @ np.arange(6.0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_colours_without_strength_stay() -> None:
     batch = Batch(jax.random.uniform(jax.random.key(0), (3, 4, 4, 3)))
     np.testing.assert_allclose(color_jitter(0, 0, 0)(jax.random.key(1), batch).x, batch.x, atol=1e-6)

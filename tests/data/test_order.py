@@ -81,6 +81,7 @@ def test_the_largest_sizes_stay_in_range_and_do_not_collide(size: int) -> None:
     assert abs(_excess(parts, 15)) < 5
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 6])
 def test_every_order_of_a_small_set_is_as_likely(size: int) -> None:
     orders = _epochs(size, 60_000)
@@ -106,6 +107,7 @@ def test_places_and_pairs_are_uniform_over_epochs(size: int) -> None:
         assert abs(_excess(np.bincount(step, minlength=size)[1:], size - 2)) < 5
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("size", [1000, 1024, 1797, 4096, 60_000])
 def test_no_serial_correlation_within_an_epoch(size: int) -> None:
     for order in _epochs(size, 4).astype(np.float64):
@@ -162,6 +164,7 @@ def test_a_huge_batch_size_does_not_overflow() -> None:
         assert (int(quotient), int(remainder)) == ((a * factor // size) % 2**32, a * factor % size)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 300), batch_size=st.sampled_from([1, 7, 32]))
 def test_the_batches_of_an_epoch_hold_every_example_once(seed: int, size: int, batch_size: int) -> None:
@@ -171,6 +174,7 @@ def test_the_batches_of_an_epoch_hold_every_example_once(seed: int, size: int, b
         np.testing.assert_array_equal(np.sort(part), np.arange(size))
 
 
+@pytest.mark.slow
 def test_one_program_serves_all_seeds_steps_and_sizes() -> None:
     traces = []
 

@@ -117,6 +117,7 @@ def test_agrees_with_scikit_learn(case):
     np.testing.assert_array_equal(found["support"], np.bincount(labels, minlength=classes))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("size", [1, 64])
 def test_streaming_is_all_at_once(size):
     logits, labels = data(130, 10, seed=1)
@@ -128,6 +129,7 @@ def test_streaming_is_all_at_once(size):
     np.testing.assert_array_equal(streamed["confusion"], whole["confusion"])
 
 
+@pytest.mark.slow
 def test_top_k():
     logits, labels = data(100, 10, seed=2)
     found = measure(classification(10, top_k=(1, 3, 5)), logits, labels)
@@ -294,6 +296,7 @@ def test_wrong_options_raise():
         classification(2).update(classification(2).init(), jnp.zeros((3, 2)), jnp.zeros(3, int), jnp.ones(2))
 
 
+@pytest.mark.slow
 def test_rates_by_hand():
     found = rates(jnp.array([2, 0, 0]), jnp.array([4, 0, 1]), jnp.array([2, 3, 0]))
     np.testing.assert_allclose(found["class_precision"], [0.5, 0, 0])

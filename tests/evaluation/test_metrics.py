@@ -11,6 +11,7 @@ RNG = np.random.default_rng(0)
 LOGITS, LABELS = RNG.normal(size=(30, 3)).astype("float32"), RNG.integers(0, 3, 30)
 
 
+@pytest.mark.slow
 def test_combined_is_each_alone():
     parts = classification(3), auroc(3, capacity=30)
     both = combine(*parts)

@@ -129,6 +129,7 @@ def test_gains_are_drawn_seed_by_seed_with_their_interval(results):
         assert any(len(x) == len(expected) and np.allclose(x, expected) for x in drawn_x)
 
 
+@pytest.mark.slow
 def test_confusion_rows_are_normalised_and_counts_written(results):
     figure, _ = drawn(confusion_figure, results)
     cells = [c for c in results["cells"] if c["method"] == "full" and c["shots"] == 10]

@@ -41,6 +41,7 @@ def data(n, k, *, mean=0.0, scale=1.0, noise=0.5, seed=0):
     return (targets + scale * noise * rng.normal(size=(n, k))).astype("float32"), targets
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("size", [1, 16, 1000])
 @pytest.mark.parametrize(
     "given",
@@ -102,6 +103,7 @@ def test_no_example_has_nothing():
     assert all(np.isnan(found[name]) for name in ("mae", "rmse", "r2"))
 
 
+@pytest.mark.slow
 def test_shards_add_up_in_any_grouping():
     predictions, targets = data(100, 2, mean=1e3)
     metric = type(regression(2))(*map(jax.jit, regression(2)))

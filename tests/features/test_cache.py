@@ -70,6 +70,7 @@ def test_labels_and_the_batch_size_do_not_count(tmp_path):
     assert found.labels.tolist() == (1 - Y).tolist()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "change",
     [

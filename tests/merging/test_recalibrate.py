@@ -47,6 +47,7 @@ def test_mean_and_variance_of_all_examples(momentum: float) -> None:
     np.testing.assert_allclose(found["var"], exact.var(0), rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_deeper_layers_against_flax_without_momentum() -> None:
     model, params = start(Net())
     found = named_leaves(recalibrate(model, params, BATCHES, key=jax.random.key(1)))
@@ -90,6 +91,7 @@ def test_an_average_infers_as_it_trains() -> None:
     assert not np.allclose(model.apply(params, x).logits, in_training, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_statistics_that_never_move_stay_and_those_behind_them_are_right() -> None:
     model, params = start(Net(still=True))
     params["backbone"]["still"]["batch_stats"]["mean"] = jnp.full(5, 7.0)

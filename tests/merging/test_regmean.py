@@ -53,6 +53,7 @@ def test_attention_with_several_axes_in_and_out() -> None:
     assert found[f"{inside}out/kernel"].matrix.shape == (6, 6)
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_and_a_remat_of_it() -> None:
     model = vit("ti", num_classes=2, depth=1, width=12, heads=2, patch=4)
     x = RNG.normal(size=(2, 8, 8, 3)).astype(np.float32)

@@ -26,6 +26,7 @@ def _by_hand(q, k, v, mask=None):
     return np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), v)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("mask", [None, MASK])
 def test_it_is_the_formula_and_what_jax_computes(mask):
     q, k, v = _qkv()
@@ -35,6 +36,7 @@ def test_it_is_the_formula_and_what_jax_computes(mask):
     np.testing.assert_allclose(found, jax.nn.dot_product_attention(q, k, v, mask=full), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_in_half_precision_the_softmax_is_float32():
     q, k, v = _qkv("bfloat16")
     found, slopes = jax.value_and_grad(lambda q: jnp.sum(attend(q, k, v, mask=MASK).astype(jnp.float32)))(q)

@@ -35,6 +35,7 @@ def made(model, x):
     return map_named(value, jax.eval_shape(model.init, KEY, x))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "shape", [(3, 33, 40, 1), *(pytest.param(s, marks=pytest.mark.slow) for s in ((2, 32, 32), (2, 35, 18, 4)))]
 )

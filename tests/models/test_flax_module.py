@@ -225,6 +225,7 @@ class Merged(nn.Module):
         return nn.Dense(3)(nn.BatchNorm(use_running_average=not training)(x))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("module", [Field(), Field(train=False), Merged(), Merged(is_training=True)])
 def test_the_mode_may_be_a_field(module):
     model = from_flax(module)
@@ -427,6 +428,7 @@ def test_gradients_are_those_of_the_module():
     close(grads["backbone"]["norm_1"]["scale"], expected["norm_1"]["scale"])
 
 
+@pytest.mark.slow
 def test_one_program_for_many_models():
     model = from_flax(ConvNorm())
     keys = jax.random.split(KEY, 2)

@@ -104,6 +104,7 @@ def probe(minilm, folder, train, test, *, most=None, length=None, lengths=(16, 3
     return fitted.score(parts[2], parts[3])
 
 
+@pytest.mark.slow
 def test_a_probe_of_some_sentences(minilm, folder, data_dir):
     train, test = (data_dir / "text" / f"trec6_{part}.tsv.gz" for part in ("train", "test"))
     assert probe(minilm, folder, train, test, most=192, length=16, lengths=()) > 0.7

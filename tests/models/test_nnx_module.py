@@ -92,6 +92,7 @@ def test_the_same_as_the_linen_twin(factory, frozen):
             assert np.array_equal(new, leaf) == (name in names)
 
 
+@pytest.mark.slow
 def test_init_is_the_factorys():
     params = from_nnx(Net).init(KEY, X)
     module = Net(nnx.Rngs(KEY))

@@ -71,6 +71,7 @@ def test_a_given_model(saved):
         tl.load_pretrained(path, MODEL, depth=8)
 
 
+@pytest.mark.slow
 def test_another_number_of_classes_is_told_and_the_head_afresh(saved):
     path, _, params = saved
     loaded = tl.load_pretrained(path, num_classes=7, key=jax.random.key(3))

@@ -156,6 +156,7 @@ def test_transformers_reads_what_was_exported(case, tmp_path):
     assert differ <= {"_name_or_path", "architectures", "dtype", "classifier_dropout_prob"}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", ["transformers resnet basic", "transformers convnext"])
 def test_grey_images_and_other_classes_are_told(name, tmp_path):
     written(name, tmp_path)

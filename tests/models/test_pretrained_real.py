@@ -68,6 +68,7 @@ def photo(path):
     return np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32) / 255
 
 
+@pytest.mark.slow
 def test_mobilenet(data_dir):
     folder = data_dir / "images/imagenet_sample"
     with open(folder / "labels.tsv", encoding="utf-8") as file:

@@ -107,6 +107,7 @@ def test_the_whole_is_torchs(pool):
     np.testing.assert_allclose(jax.jit(model.apply)(params, x).features, features, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("patch", [1, 3])
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_patch_convolution_and_its_gradient_are_those_of_a_convolution(patch, use_bias):

@@ -148,6 +148,7 @@ def test_the_script_gives_what_is_stored(case):
     np.testing.assert_allclose(hidden, STORED[f"{case}/hidden"], rtol=0, atol=5e-6)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("case", everyday(TRANSFORMERS))
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_reads_what_was_exported(case, tmp_path):
@@ -401,6 +402,7 @@ def test_published_parameter_counts(name):
     assert count(params if name.startswith(("vit", "deit")) else params["backbone"]) == published
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
@@ -430,6 +432,7 @@ def test_timm_of_dinov2_has_positions_for_patches_only_beside_registers():
     assert "mask" not in params["backbone"]["embed"]
 
 
+@pytest.mark.slow
 def test_positions_of_a_timm_file_are_resized_as_in_timm(tmp_path):
     flat, _ = written("timm deit distilled", tmp_path)
     x = np.zeros((1, 20, 20, 3), np.float32)

@@ -112,6 +112,7 @@ def test_the_randomized_map_keeps_inner_products_in_the_mean():
     np.testing.assert_allclose(found, by_hand, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_entropy_weights_sum_to_the_number_of_examples_of_both_domains():
     p = np.concatenate([softmax(gs), softmax(gt)])
     assert float(entropy_weights(p).sum()) == pytest.approx(12, rel=1e-6)
@@ -143,6 +144,7 @@ def test_padding_does_not_count(name):
     assert float(losses[name](full, real)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_singular_values_that_are_equal_or_zero_have_finite_gradients():
     for matrix in (np.eye(3), np.zeros((4, 3)), np.ones((2, 5)), np.eye(3)[:1]):
         x = jnp.asarray(matrix, jnp.float32)

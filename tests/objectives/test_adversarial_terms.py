@@ -100,6 +100,7 @@ def test_terms_give_the_golden_values(term, name):
         assert float(term.apply(begun(term, at), at)[0]) == pytest.approx(golden(name), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_dann_against_torch_through_batch_normalisation():
     torch = pytest.importorskip("torch")
     layers = []
@@ -141,6 +142,7 @@ def test_dann_against_torch_through_batch_normalisation():
         np.testing.assert_allclose(mean, net[1].running_mean.numpy(), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_layers_begin_as_torchs():
     owned = begun(dann(discriminator=Discriminator(hidden=400)))
     for layer, fan_in in ((owned.params["backbone"]["dense_0"], 5), (owned.params["backbone"]["dense_1"], 400)):
@@ -192,6 +194,7 @@ def test_cdans_random_maps_are_drawn_once_and_kept():
     assert not np.array_equal(other.state["maps"][0], owned.state["maps"][0])
 
 
+@pytest.mark.slow
 def test_mdd_by_hand():
     term, at = mdd(head=Line(4), margin=2.0), scene()
     owned = begun(term)
@@ -338,6 +341,7 @@ def test_options_that_make_no_term():
             cdan(randomized=wrong)
 
 
+@pytest.mark.slow
 def test_a_model_of_the_catalogue_may_be_the_discriminator():
     term = dann(discriminator=mlp((6,), num_classes=1, norm="batch", dropout=0.1))
     owned = begun(term)

@@ -103,6 +103,7 @@ def test_values_of_pytorch_adapt_on_features_of_digits(data_dir):
     agrees_32(mk_mmd(s, t, kernel=Gaussians((1.0,), variance=50.0)), "mmd_quadratic_bandwidth_100")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("m", [3, 8])
 def test_batches_of_different_sizes(m):
     t, q = rng.normal(size=(m, 5)), rng.normal(size=(m, 4))
@@ -111,6 +112,7 @@ def test_batches_of_different_sizes(m):
     agrees(lambda s, t, p, q: [mk_mmd(s, t), joint_mmd([s, p], [t, q], kernels=kernels)], expected, fs, t, gs, q)
 
 
+@pytest.mark.slow
 def test_gradients_without_the_bandwidth_they_are_measured_in():
     frozen = Gaussians(variance=distances(z := np.concatenate([fs, ft]), z).mean())
 
@@ -120,6 +122,7 @@ def test_gradients_without_the_bandwidth_they_are_measured_in():
     slope_agrees(both, fs, lambda s: both(s, frozen))
 
 
+@pytest.mark.slow
 def test_gradients():
     def losses(x):
         s, t, p, q = x[:, :5], jnp.asarray(ft), jax.nn.softmax(x[:, 5:]), jax.nn.softmax(jnp.asarray(gt))
@@ -219,6 +222,7 @@ def test_what_is_held_in_memory():
     assert cost(512) < 2.2 * cost(256)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("n", "m"), [(6, 6), (3, 7)])
 def test_sliced_wasserstein_on_one_line_is_that_of_the_quantiles(n, m):
     """In one dimension: between the quantile functions, which are steps, integrated on a grid that has all steps."""

@@ -69,6 +69,7 @@ def test_cross_entropy_is_torchs(labels, smoothing, weights):
     np.testing.assert_allclose(gradient(term, labels), logits.grad.numpy(), rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("positive", [None, POSITIVE])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("labels", [MANY, SOFT], ids=["hard", "soft"])

@@ -122,6 +122,7 @@ def test_no_gradient_to_the_guide():
     np.testing.assert_array_equal(slope, 0)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "loss",
     [minimum_class_confusion, batch_nuclear_norm, information_loss, lambda g: jnp.mean(entropies(g))],
@@ -146,6 +147,7 @@ def test_limits():
     agrees(losses, expected, sure, none, each)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "loss",
     [minimum_class_confusion, batch_nuclear_norm, information_loss, lambda g: jnp.sum(entropies(g))],
@@ -167,6 +169,7 @@ def test_gradients_are_finite_in_the_corners(loss):
         assert np.abs(slope).max() <= 2, corner
 
 
+@pytest.mark.slow
 def test_the_nuclear_norm_has_its_smallest_slope_where_singular_values_are_zero():
     """At equal rows p the norm is |p| sqrt(B), and its smallest subgradient p / (|p| sqrt(B)) in each row."""
     g = jnp.tile(jnp.asarray([[0.3, -0.2, 1.0]]), (4, 1))
@@ -176,6 +179,7 @@ def test_the_nuclear_norm_has_its_smallest_slope_where_singular_values_are_zero(
     np.testing.assert_allclose(jax.grad(batch_nuclear_norm)(g), through, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_terms_are_their_losses():
     def check(term, expected, name, **streams):
         value, metrics = value_of(term, streams or {"target": (gt, gt)})

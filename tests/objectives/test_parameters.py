@@ -48,6 +48,7 @@ def test_formula(head_decay):
     )
 
 
+@pytest.mark.slow
 def test_gradient_is_the_distance_and_zero_at_the_start():
     start, now = params(0), params(1)
     term = l2_sp(start, head_decay=0.5)

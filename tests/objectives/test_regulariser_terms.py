@@ -107,6 +107,7 @@ def test_co_tuning_by_hand_with_hard_and_soft_labels():
     assert found == pytest.approx(-((soft @ table) * log_p).sum(-1).mean(), rel=1e-5)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("attention", [None, jnp.asarray(softmax(np.arange(6.0)), jnp.float32)])
 def test_delta_by_hand_and_nothing_at_the_start(attention):
     given = None if attention is None else {HIDDEN: attention}
@@ -254,6 +255,7 @@ def test_channel_attention_is_the_loss_without_each_filter():
         channel_attention(model, params, x, y, ["backbone/stage_4"])
 
 
+@pytest.mark.slow
 def test_channels_of_a_layer_that_nothing_needs_count_alike():
     model = mlp((6,), num_classes=3)
     params = model.init(jax.random.key(0), X)

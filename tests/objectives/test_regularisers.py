@@ -116,6 +116,7 @@ def test_bss_names_what_is_wrong(shape, k, message):
         batch_spectral_shrinkage(jnp.zeros(shape), k=k)
 
 
+@pytest.mark.slow
 def test_distillation_is_torchs_and_zero_with_zero_gradient_at_agreement():
     torch = pytest.importorskip("torch")
     student, teacher = torch.tensor(gs, requires_grad=True), torch.tensor(gs2)
@@ -177,6 +178,7 @@ def test_feature_maps_that_do_not_fit():
         feature_map_distances(jnp.zeros((2, 3)), jnp.zeros((2, 3)), attention=jnp.ones(4))
 
 
+@pytest.mark.slow
 def test_direct_relationship_by_hand():
     p, labels = softmax(np.random.default_rng(2).normal(size=(9, 5))), np.array([2, 0, 1, 1, 0, 2, 2, 0, 1])
     by_hand = np.stack([p[labels == c].mean(0) for c in range(3)])

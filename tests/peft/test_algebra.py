@@ -95,6 +95,7 @@ def close(found, expected, tolerance: float = 2e-5) -> None:
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_concat_is_the_sum_of_deltas_in_every_layout() -> None:
     both, plain = concat([A, B], [0.7, -0.5]), concat([A, B])
     assert both.keys() == A.keys()
@@ -238,6 +239,7 @@ def test_sets_that_do_not_fit() -> None:
         truncate(A, 0)
 
 
+@pytest.mark.slow
 def test_padding_changes_shapes_and_nothing_else() -> None:
     where = "{dense,layers}/kernel"
     drawn = {"where": where, "key": jax.random.key(0)}
@@ -252,6 +254,7 @@ def test_padding_changes_shapes_and_nothing_else() -> None:
     assert pad_rank(head, 4)["dense/bias"] is head["dense/bias"]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("evaluation", ["merged", "factored"])
 def test_swapping_adapters_compiles_once(evaluation: str) -> None:
     traces = []

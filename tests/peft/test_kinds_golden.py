@@ -140,6 +140,7 @@ def test_starts_are_drawn_as_peft_draws(init, golden):
         assert not jnp.any(zero)
 
 
+@pytest.mark.slow
 def test_projections_of_vera_are_drawn_as_peft_draws(golden):
     adapters = vera({"linear/kernel": large()["linear/kernel"]}, "**", key=jax.random.key(0))
     _same_distribution(adapters["shared/constants/vera_a"], golden["start/vera/a"], bounded=True)

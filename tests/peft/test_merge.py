@@ -98,6 +98,7 @@ def one_layer(adapter, i):
     return type(adapter)(**{**vars(one), "layout": layout})
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", ["lora", "dora", "vera"])
 def test_a_stack_of_adapters_on_one_base(kind):
     params = {"dense": tree()["dense"]}
@@ -150,6 +151,7 @@ def test_differentiable_and_jittable():
     assert not jnp.any(grads["dense/kernel"].a)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("groups", [2, 6])
 def test_grouped_and_depthwise_convolutions(groups):
     """peft ties the rank to the groups and cannot merge; here the kernel is a matrix like any other."""

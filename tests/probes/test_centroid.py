@@ -28,6 +28,7 @@ def test_cosine():
     np.testing.assert_allclose(huge.weights, near.weights, atol=1e-5)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_one_example_a_class_names_and_absent_classes(metric):
     found = centroid(X[:4], Y[:4], num_classes=6, metric=metric)

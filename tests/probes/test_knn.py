@@ -35,6 +35,7 @@ def test_agrees_with_scikit_learn(k, metric):
     np.testing.assert_allclose(predict(k=k, metric=metric), scikit(k, metric), atol=1e-6)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_temperature_agrees_with_scikit_learns_weights(metric):
     expected = scikit(7, metric, weights=lambda distance: np.exp(-distance / 0.3))
@@ -57,6 +58,7 @@ def test_many_chunks(monkeypatch):
     np.testing.assert_allclose(predict(k=4), whole, atol=1e-6)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_weight_0_takes_examples_out(metric):
     weight = np.zeros(60, "float32")

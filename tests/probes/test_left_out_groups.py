@@ -62,6 +62,7 @@ def test_exact_copies_near_interpolation(strength):
     np.testing.assert_allclose(found.loo, expected, rtol=5e-3, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_copies_leak_without_groups():
     rng = np.random.default_rng(2)
     x, y = np.repeat(rng.normal(size=(20, 50)), 2, axis=0).astype(np.float32), np.repeat(rng.integers(0, 2, 20), 2)

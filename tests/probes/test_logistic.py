@@ -139,6 +139,7 @@ def test_what_is_said_of_absent_classes_copies_and_constants():
     assert np.argmax(one.predict(x[:3]), -1).tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_subset_that_lacks_a_class():
     rng = np.random.default_rng(4)
     y = np.arange(30) % 3
@@ -150,6 +151,7 @@ def test_a_subset_that_lacks_a_class():
     np.testing.assert_array_equal(probabilities(found, x)[:, 2], 0)
 
 
+@pytest.mark.slow
 def test_it_says_so_where_it_has_not_converged():
     x, y = datasets.load_wine(return_X_y=True)
     found = logistic(x.astype(np.float32), y, steps=2)
@@ -157,6 +159,7 @@ def test_it_says_so_where_it_has_not_converged():
     assert int(found.steps) == 2
 
 
+@pytest.mark.slow
 def test_every_head_predicts_alike():
     x, y = np.eye(4, dtype=np.float32), [0, 1, 0, 1]
     for head in (ridge(x, y), logistic(x, y)):

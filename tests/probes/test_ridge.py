@@ -104,6 +104,7 @@ def test_features_that_say_nothing_and_classes_without_examples():
     np.testing.assert_allclose(more.bias[:3], STORED["tiny"]["strengths"][1]["bias"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_several_labels_and_half_precision():
     x = jnp.asarray(np.random.default_rng(2).normal(size=(20, 4)), jnp.bfloat16)
     y = np.stack([np.asarray(x[:, 0] > 0), np.asarray(x[:, 1] > 0)], 1)

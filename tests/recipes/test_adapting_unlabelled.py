@@ -46,6 +46,7 @@ def no_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tljax.recipes.adapting.measure.a_distance", lambda *features: 1.5)  # seconds to compile
 
 
+@pytest.mark.slow
 def test_a_run_from_end_to_end(pair, no_distance, tmp_path: pathlib.Path):
     settings = adapt_settings(pair | TINY | {"run_dir": str(tmp_path / "run")})
     outcome = run_adapt(settings, show=False)
@@ -103,6 +104,7 @@ def test_a_run_from_end_to_end(pair, no_distance, tmp_path: pathlib.Path):
         run_evaluate([tmp_path / "run"], data=str(tmp_path / "other.npz"))
 
 
+@pytest.mark.slow
 def test_labels_that_are_there_are_not_read(pair, no_distance, tmp_path: pathlib.Path):
     x, y = blobs(1.0, 1)
     found = []

@@ -250,6 +250,7 @@ def bench_compare(*files):
     return main(["bench", "--compare", *map(str, files)])
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "arguments",
     [

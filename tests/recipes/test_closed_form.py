@@ -34,6 +34,7 @@ def nll(params):
     return float(np.mean(optax.softmax_cross_entropy_with_integer_labels(NET.apply(params, x).logits, y)))
 
 
+@pytest.mark.slow
 def test_the_head_is_the_scaled_ridge_of_the_features():
     params, found = closed_form_head(NET, START, (X, Y))
     features = NET.apply(START, X).features
@@ -89,6 +90,7 @@ def test_kernels_of_either_order(turned, width):
     assert float(np.mean(np.argmax(logits, -1) == Y)) > 0.7  # absent classes never win
 
 
+@pytest.mark.slow
 def test_other_labels_are_not_scaled():
     model, params = plain(False, width=1)
     changed, found = closed_form_head(model, params, (X, X[:, 0] * 2 + 1))

@@ -175,6 +175,7 @@ def test_scale_and_turning_do_not_matter_where_the_formula_has_neither() -> None
     np.testing.assert_allclose(scores.logme(c.x + 7, c.y), scores.logme(c.x, c.y), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_properties_of_the_golden_file() -> None:
     wanted, c = GOLDEN["properties"], case("balanced")
     twice = np.concatenate([c.x, c.x[:, :4]], axis=1)
@@ -221,6 +222,7 @@ def test_one_example_a_class_and_constant_features_give_numbers(score: str) -> N
     assert np.isfinite(SCORES[score](Case(np.ones_like(x), np.arange(6) // 3, x)))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -68,17 +68,20 @@ def test_dev_is_the_weighted_risk_with_a_control_variate() -> None:
     np.testing.assert_allclose(scores.dev(losses, valid, train, target), -risk, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_dev_without_a_shift_or_features_is_the_mean_loss() -> None:
     ones, losses = np.ones((9, 2)), RNG.random(9)
     np.testing.assert_allclose(scores.dev(losses, ones, ones, ones), -losses.mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_dev_takes_no_rounding_for_spread():
     constant, losses = np.full((60, 3), np.float32(0.3)), RNG.random(40)
     other = RNG.normal(size=(40, 3))
     np.testing.assert_allclose(scores.dev(losses, other, constant, constant), -losses.mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ridge_is_what_is_predicted_without_an_example() -> None:
     x, y = RNG.normal(size=(20, 4)), RNG.integers(0, 3, 20)
     left_out = np.empty((20, 3))
@@ -95,6 +98,7 @@ def test_ridge_is_what_is_predicted_without_an_example() -> None:
     assert best - 0.02 < found <= best + 1e-4  # the temperature is smoothed by one example
 
 
+@pytest.mark.slow
 def test_ridge_of_a_regression() -> None:
     x = RNG.normal(size=(15, 2))
     t = np.stack([x @ [1.0, 2.0] + 0.1 * RNG.normal(size=15), np.ones(15), RNG.normal(size=15)], axis=1)
@@ -111,6 +115,7 @@ def test_ridge_of_a_regression() -> None:
     np.testing.assert_allclose(scores.ridge(x, t, regression=True, strengths=[0.5]), np.mean(expected), rtol=1e-4)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -136,6 +141,7 @@ def test_bad_input_is_told(call, message) -> None:
         call()
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_values_of_pytorch_adapt(data_dir) -> None:
     arrays = np.load(data_dir / "references/domain/features.npz")

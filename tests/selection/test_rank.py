@@ -167,6 +167,7 @@ def test_subsets_are_two_or_more() -> None:
         rank_features({"a": features(1.0)}, LABELS, subsets=1)
 
 
+@pytest.mark.slow
 def test_more_labels_than_are_needed_are_sampled_and_told(monkeypatch) -> None:
     monkeypatch.setattr("tljax.selection.estimate.MOST", 16)
     given = {"a": features(3.0), "b": features(1.0)}

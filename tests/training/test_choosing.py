@@ -141,6 +141,7 @@ def test_padding_counts_for_nothing():
           {n: by_hand(start(), valid)[n] for n in ("certainty", "im", "bnm")}, rtol=1e-4)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_oracle_may_have_a_stream_of_its_own():
     valid = {"target": (TARGET, None), "test": (X[:20], Y[:20])}
     result = quick(validator("im", oracle="test"), valid)
@@ -149,6 +150,7 @@ def test_the_oracle_may_have_a_stream_of_its_own():
     assert result.monitor == "im"
 
 
+@pytest.mark.slow
 def test_answers_that_are_no_numbers_are_never_the_best():
     def apply(params, x, *, train=False, **rest):
         output = TANH.apply(params, x, **rest)
@@ -175,6 +177,7 @@ def test_a_step_needs_the_accuracy_on_the_source_that_is_asked_for():
     assert (none.best_step, none.best_value) == (0, -np.inf)
 
 
+@pytest.mark.slow
 def test_early_stopping():
     result = quick("certainty", optimizer=optax.sgd(0.0), steps=40, patience=2)
     assert (result.steps, int(result.best_step)) == (6, 0)

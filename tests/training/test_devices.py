@@ -53,6 +53,7 @@ def test_a_sharded_step_is_the_step(options):
         close(spread.evaluated, alone.evaluated)
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_those_of_the_whole_batch():
     model = normed()
     params = model.init(jax.random.key(0), X)

@@ -81,12 +81,14 @@ def test_steps_from_the_host_are_those_of_the_loop(stepped, looping):
         np.testing.assert_allclose([a[k] for k in a if k != "split"], [b[k] for k in b if k != "split"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stack_is_its_runs_bit_for_bit(stepped):
     found = stack()
     assert same(jax.tree.map(lambda a: a[0], found.last), stepped.last)
     assert same(jax.tree.map(lambda a: a[0], found.params), stepped.params)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_a_stack_stays_as_it_is():
     long = stack(rates=[1.0, 1e-12], patience=2, steps=40)
     short = stack(rates=[1.0, 1e-12], steps=10)

@@ -129,6 +129,7 @@ def test_without_validation_the_last_parameters_are_the_result():
     assert {row["split"] for row in result.history} == {"train"}
 
 
+@pytest.mark.slow
 def test_log_rows_come_at_their_times_and_go_to_the_listeners(tmp_path):
     seen, again = [], []
     result = quick(steps=10, eval_every=5, log_every=3, on_log=[seen.append, again.append], run_dir=tmp_path)
@@ -224,6 +225,7 @@ def test_numpy_parameters_and_lists_will_do():
     assert same(quick(params, train=lists).last, quick().last)
 
 
+@pytest.mark.slow
 def test_dropout_batchnorm_and_average_go_through_fit():
     model = normed(dropout=0.3)
     params = model.init(jax.random.key(0), X)
@@ -232,6 +234,7 @@ def test_dropout_batchnorm_and_average_go_through_fit():
     assert not same(result.last["head"], params["head"])
 
 
+@pytest.mark.slow
 def test_augmentation_is_compiled_in_and_draws_from_its_own_stream():
     def shift(key, batch):
         return batch._replace(x=batch.x + jax.random.normal(key, batch.x.shape))
@@ -249,6 +252,7 @@ def test_regression_by_default_watches_the_rmse():
     np.testing.assert_allclose(result.best_value, min(values))
 
 
+@pytest.mark.slow
 def test_streams_have_their_own_batch_sizes():
     objective = cross_entropy(stream="a") + 0.1 * cross_entropy(stream="b")
     shapes = []
@@ -328,6 +332,7 @@ def test_a_diverged_run_of_a_stack_is_an_outcome_not_an_error(tmp_path):
     assert repr(again.history) == repr(stacked.history)  # nan is not equal to itself
 
 
+@pytest.mark.slow
 def test_a_run_of_a_stack_that_stops_stays_as_it_is():
     rates = [1.0, 1e-12]  # the second learns nothing, so its accuracy never improves on the start's
     params = jax.tree.map(lambda a: jnp.stack([a, a]), start(8))

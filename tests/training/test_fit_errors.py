@@ -299,6 +299,7 @@ def first_run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_another_model_is_refused(first_run):
     def apply(params, x, **rest):
         out = TANH.apply(params, x)
@@ -374,6 +375,7 @@ def test_unlabelled_streams_and_objectives_without_labels():
     assert run(objective=look, train=Batch(X), metric=classification(CLASSES)).monitor == "accuracy"
 
 
+@pytest.mark.slow
 def test_padding_is_spread_and_counts_for_nothing():
     for n in (1, 512, 513):
         batch = padded((np.ones((n, 2)), np.zeros(n, int)))

@@ -72,6 +72,7 @@ def test_losses_parameters_statistics_and_metrics_are_those_of_one_device(alone,
     assert {len(leaf.devices()) for leaf in jax.tree.leaves(found.last)} == {mesh.size}
 
 
+@pytest.mark.slow
 def test_one_device_of_a_mesh_gives_the_same_bits(alone):
     found = run(ONE)
     assert same((found.last, found.params), (alone.last, alone.params))
@@ -358,6 +359,7 @@ def test_on_a_mesh_the_runs_of_a_stack_are_made_in_turn():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), turns.params, stack.params)
 
 
+@pytest.mark.slow
 def test_runs_in_turn_are_compiled_together_with_others(monkeypatch):
     starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), TANH.init(jax.random.key(0), X))
     subsets = [np.arange(16), np.arange(20)]

@@ -217,6 +217,7 @@ def test_views_that_cannot_be(given, message):
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_domains_of_any_size_and_the_source_by_either_name():
     """A domain that is smaller than its batch is drawn from more than once."""
     params = TANH.init(jax.random.key(0), X)

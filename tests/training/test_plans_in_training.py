@@ -143,6 +143,7 @@ class Stop(Exception):  # noqa: N818
 # --- decay and automatic rates ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_decay_in_the_step_is_adamw_with_a_mask():
     made = functools.partial(optax.adamw, 0.05)
     states, _ = run(plan(decay("**", 0.3)), made, 4)

@@ -52,6 +52,7 @@ CASES = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", CASES)
 def test_models_of_the_catalogue_follow_the_type_in_every_product(name):
     options, x = CASES[name]
@@ -189,6 +190,7 @@ def test_one_turn_that_overflows_takes_back_the_whole_step():
     assert (int(state.step), state.scaling.scale.item()) == (1, 2.0**15)
 
 
+@pytest.mark.slow
 def test_scaling_saves_gradients_that_float16_would_lose():
     tiny = stateless(lambda scene: (1e-9 * jnp.sum(scene.outputs["train"].logits), {}), "tiny()", "train")
     given = {"train": batch()["train"]}
@@ -207,6 +209,7 @@ def half(**options):
     return functools.partial(fit, TANH, START, cross_entropy(), plan(), valid=(X, Y), **(given | options))
 
 
+@pytest.mark.slow
 def test_a_skipped_step_is_no_failure_and_leaves_no_trace_in_the_log():
     x = X.copy()
     x[3] = 1e30
@@ -217,6 +220,7 @@ def test_a_skipped_step_is_no_failure_and_leaves_no_trace_in_the_log():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.last))
 
 
+@pytest.mark.slow
 def test_a_run_whose_every_step_overflows_fails_and_says_so():
     with pytest.raises(NonFiniteError, match="float16 are not finite at step 17, whatever the scale of the loss"):
         half(steps=30)(train=(np.full_like(X, 1e30), Y))

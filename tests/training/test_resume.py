@@ -265,6 +265,7 @@ def test_where_every_checkpoint_is_damaged_the_run_does_not_start_over(tmp_path)
     assert (tmp_path / "metrics.jsonl").read_bytes() == log
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_stays_stopped(tmp_path):
     def stalling(folder):
         return short(folder, optimizer=STILL, patience=2, steps=60)

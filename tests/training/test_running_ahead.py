@@ -100,6 +100,7 @@ def test_the_loop_sends_nothing_to_the_device_but_what_it_means_to(monkeypatch):
     assert fit(steps=30, log_every=3, eval_every=10).steps == 30
 
 
+@pytest.mark.slow
 def test_nothing_is_logged_or_saved_after_a_failure(tmp_path):
     """Steps were launched on top of those that failed: of neither anything is written."""
     rows = []
@@ -110,6 +111,7 @@ def test_nothing_is_logged_or_saved_after_a_failure(tmp_path):
     assert [file.name for file in sorted((tmp_path / "checkpoints").iterdir()) if file.name.isdigit()] == ["10"]
 
 
+@pytest.mark.slow
 def test_the_time_to_the_first_step_holds_that_of_compiling():
     found = fit(steps=3, optimizer=optax.sgd(0.1))
     assert found.first_step_seconds >= found.compile_seconds > 0

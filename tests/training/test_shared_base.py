@@ -89,6 +89,7 @@ def test_side_by_side_the_base_has_no_copy_for_each_run(monkeypatch, shared):
         assert "tensor<5x4xf32>" in text
 
 
+@pytest.mark.slow
 def test_side_by_side_the_results_are_the_same(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("tljax.training.stack.jax.default_backend", lambda: "gpu")

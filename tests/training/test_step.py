@@ -172,6 +172,7 @@ def test_frozen_leaves_and_statistics_stay_bit_for_bit_under_weight_decay():
         assert same(before[name], after[name]) == name.startswith("backbone/"), name
 
 
+@pytest.mark.slow
 def test_frozen_statistics_are_those_that_normalise():
     model = normed()
     params = jax.tree.map(lambda a: a + 0.3, start(model))
@@ -190,6 +191,7 @@ def test_frozen_statistics_are_those_that_normalise():
     assert not np.allclose(jnp.mean(moving), jnp.mean(still), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_statistics_that_are_not_frozen_follow_the_batch_with_flax_momentum():
     model = normed()
     params = start(model)
@@ -301,6 +303,7 @@ def test_terms_carry_their_state_through_microbatches():
     assert float(metrics["seen"]) == 5.5  # the mean of 4, 5, 6, 7
 
 
+@pytest.mark.slow
 def test_streams_have_their_own_batches_and_pass_statistics_on():
     model = normed()
     params = start(model)
@@ -327,6 +330,7 @@ def test_random_numbers_are_a_function_of_seed_and_step():
     assert not same(runs[0].params, runs[2].params)
 
 
+@pytest.mark.slow
 def test_every_microbatch_stream_and_extra_pass_draws_its_own_dropout():
     seen = []
 

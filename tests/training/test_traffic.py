@@ -45,6 +45,7 @@ def test_data_parallelism_sends_the_gradients_of_what_learns(rules, learnt):
     assert paper <= sent(found, "all-reduce") <= paper + 2 * FEW
 
 
+@pytest.mark.slow
 def test_divided_parameters_are_put_together_once_and_their_gradients_summed_in_two_stages():
     found = compiled(plan(), mesh(fsdp=4), above=0)
     odd = nbytes(PARAMS["head"])  # of its axes none divides but that of the kernel

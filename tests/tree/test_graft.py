@@ -337,6 +337,7 @@ CONTAINERS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", CONTAINERS)
 def test_the_targets_containers_stay(kind):
     target, source = CONTAINERS[kind](0), CONTAINERS[kind](1)

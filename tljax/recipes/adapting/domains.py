@@ -74,7 +74,7 @@ def _target(target: Any, names: tuple[str, ...], seed: int) -> Task:
     if isinstance(target, Unlabelled):
         whole = dataclasses.replace(target, classes=names)
         train, held, note = _held_out(whole, seed)
-        return Task(whole.name, train, held, whole, (*whole.notes, note))
+        return Task(whole.name, train, held, whole, (*whole.notes, note, f"all {len(whole)} examples are predicted"))
     target = _mapped(target, lambda part: of_classes(part, names))
     if target.valid is None:
         train, held, note = _held_out(target.train, seed)
