@@ -105,8 +105,13 @@ def test_what_is_evaluated_on_may_be_little(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="single class"):
         load(tmp_path / "one.npz")
     assert load_whole(tmp_path / "one.npz").classes == ("a",)
-    (tmp_path / "t.csv").write_text("q,p,label\n1,2,a\n")
+    (tmp_path / "t.csv").write_text("id,q,p,label\nA1,1,2,a\n")
     np.testing.assert_array_equal(load_whole(tmp_path / "t.csv", features=("p", "q")).x, [[2, 1]])
+    (tmp_path / "m.csv").write_text("q,mood,p\n1,a,2\n")
+    assert load_whole(tmp_path / "m.csv", features=("p", "q")).classes == ("a",)
+    (tmp_path / "n.csv").write_text("q,p\n1,2\n")
+    with pytest.raises(DataError, match="has no labels beside the features asked for: 'q', 'p'"):
+        load_whole(tmp_path / "n.csv", features=("q", "p"))
     with pytest.raises(DataError, match="lacks the columns 'r'"):
         load_whole(tmp_path / "t.csv", features=("p", "r"))
     with pytest.raises(DataError, match="size is a number"):

@@ -75,6 +75,8 @@ def test_arrays_of_all_parts(tmp_path: Path) -> None:
     np.savez(file, train_x=a, train_y=np.arange(3), X_test=b, new_x=b[:1])
     data = load_unlabelled(file)
     np.testing.assert_array_equal(data.x, np.concatenate([a, b]).astype(np.float32))
+    np.savez(tmp_path / "b.npz", train_x=np.full((1, 4, 4), 51, np.uint8), test_x=np.full((1, 4, 4), 0.2), x=a)
+    np.testing.assert_allclose(load_unlabelled(tmp_path / "b.npz").x, np.full((2, 4, 4, 1), 0.2), rtol=1e-6)
     assert data.names == ("train_x[0]", "train_x[1]", "train_x[2]", *(f"X_test[{i}]" for i in range(4)))
     assert load_unlabelled(f"{file}#new").names == ("new_x[0]",)
     np.savez(file, images=np.zeros((2, 4, 4), np.uint8))
@@ -93,6 +95,8 @@ def test_arrays_of_all_parts(tmp_path: Path) -> None:
         ({"x": np.zeros((0, 3))}, "", r"1 or more; found \[0, 3\]"),
         ({"x": np.array([[1.0], [np.nan]])}, "", "not finite"),
         ({"x": np.zeros((2, 3, 8, 8))}, "", "channels first"),
+        ({"x": np.array(3.0)}, "", "a single number where examples should be"),
+        ({"x": np.array([["a"]])}, "", "must hold numbers"),
     ],
 )
 def test_arrays_that_cannot_be_used(arrays, group, message, tmp_path: Path) -> None:
@@ -106,7 +110,8 @@ def test_a_table_without_labels(files: SimpleNamespace, tmp_path: Path) -> None:
     data = load_unlabelled(file, features=("a", "b"))
     np.testing.assert_array_equal(data.x, [[2, 1], [4, 3]])
     assert data.names == ("row 1", "row 2")
-    assert data.notes == ("columns that were left out: 'the one without a name', 'label', 'id'",)
+    left = "columns that were left out: 'the one without a name', 'label', 'id'"
+    assert data.notes == ("columns were brought to the order asked for", left)
     np.testing.assert_array_equal(load_unlabelled(file).x, [[1, 2, 7], [3, 4, 8]])
     with pytest.raises(DataError, match=r"lacks the columns 'c'; it has '', 'b', 'a'"):
         load_unlabelled(file, features=("a", "c"))
@@ -116,8 +121,10 @@ def test_a_table_without_labels(files: SimpleNamespace, tmp_path: Path) -> None:
         load_unlabelled(files.table(tmp_path / "c.csv", "a\nx\n"))
     twice = files.table(tmp_path / "d.csv", "a,b,a\n1,2,3\n")
     np.testing.assert_array_equal(load_unlabelled(twice, features=("a", "b", "a")).x, [[1, 2, 3]])
-    with pytest.raises(DataError, match="several are called 'a'"):
+    with pytest.raises(DataError, match=r"d.csv' has several called 'a'"):
         load_unlabelled(twice, features=("b", "a"))
+    with pytest.raises(DataError, match="the source has several called 'a'"):
+        load_unlabelled(file, features=("a", "b", "a"))
 
 
 @pytest.mark.parametrize(
@@ -126,6 +133,7 @@ def test_a_table_without_labels(files: SimpleNamespace, tmp_path: Path) -> None:
         ("a.txt", "a joy\nvery dull\n", ("a joy", "very dull")),
         ("a.tsv", "text\na joy\n", ("a joy",)),
         ("a.tsv", "1\ta joy\n0\tdull\n", ("a joy", "dull")),
+        ("a.csv", "tweet,label\na joy,1\n", ("a joy",)),
         ("a.csv", 'id,stars,review\n1,5,"a joy, really"\n', ("a joy, really",)),
     ],
 )
@@ -150,7 +158,11 @@ def test_sentences_that_cannot_be_told(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             load_texts(tmp_path / "a.tsv", TOKENIZER)
     (tmp_path / "a.tsv").write_text("what\tid\njoy\t1\n")
-    assert load_texts(tmp_path / "a.tsv", TOKENIZER, text="What").names == ("sentence 1",)
+    found = load_texts(tmp_path / "a.tsv", TOKENIZER, text="What")
+    assert found.names == ("sentence 1",)
+    assert found.notes[0] == "sentences from column 'what'"
+    (tmp_path / "a.tsv").write_text("a joy\ndull\n")  # a name that the other domain needs
+    assert load_texts(tmp_path / "a.tsv", TOKENIZER, text="What").notes[0] == "one sentence a line"
 
 
 def test_what_is_no_data_set(tmp_path: Path) -> None:
@@ -163,5 +175,9 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             load_unlabelled(spec)
+    with pytest.raises(DataError, match="there is none at 2"):
+        Unlabelled(np.zeros((2, 1)), ("a", "b")).take([0, 2])
+    with pytest.raises(DataError, match="is empty"):
+        Unlabelled({"mask": np.zeros((0, 4))}, ())
     with pytest.raises(DataError, match=r"3 names of \[2\] examples"):
         Unlabelled(np.zeros((2, 1)), ("a", "b", "c"))

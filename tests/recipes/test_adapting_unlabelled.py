@@ -13,6 +13,7 @@ from tljax.evaluation.report import render_text
 from tljax.recipes import SettingsError
 from tljax.recipes.adapting import adapt_settings, run_adapt
 from tljax.recipes.adapting.measure import cell
+from tljax.recipes.adapting.reading import read_labelled
 from tljax.recipes.adapting.setup import load_setup
 from tljax.recipes.adapting.signs import Look, look, predictions
 from tljax.recipes.adapting.train import Trained
@@ -99,6 +100,8 @@ def test_a_run_from_end_to_end(pair, no_distance, tmp_path: pathlib.Path):
     few = run_evaluate([tmp_path / "run"], data=str(tmp_path / "few.npz")).rows
     assert few[0]["examples"] == 2
     assert few[0]["metrics"]["accuracy"]["mean"] in (0, 0.25, 0.5, 0.75, 1)
+    np.savez(tmp_path / "some.npz", x=x[:2], y=np.zeros(2, int), classes=np.array(["a", "z"]))  # z has no example
+    assert run_evaluate([tmp_path / "run"], data=str(tmp_path / "some.npz")).rows[0]["examples"] == 2
     np.savez(tmp_path / "other.npz", x=x[:2], y=y[:2], classes=np.array(["a", "z"]))
     with pytest.raises(DataError, match=r"'other' has classes that the training part lacks: \['z'\]"):
         run_evaluate([tmp_path / "run"], data=str(tmp_path / "other.npz"))
@@ -190,6 +193,9 @@ def test_columns_go_by_name(tmp_path: pathlib.Path):
             np.testing.assert_array_equal(found.test.x, same.test.x)
         assert any("columns" in note for note in found.notes)
     np.testing.assert_allclose(found.test.x * found.statistics.std + found.statistics.mean, x, atol=1e-5)
+    settings = adapt_settings(TINY | given | {"target": moved})
+    sample = read_labelled(settings, load_setup(settings).domains, moved, None)
+    np.testing.assert_array_equal(sample.x, found.test.x)
     with pytest.raises(DataError, match="lacks the columns 's'; it has 'p', 'q', 'r'"):
         load_setup(adapt_settings(TINY | given | {"target": table("d.csv", "pqr", True), "unlabelled": False}))
 

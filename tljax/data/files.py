@@ -2,12 +2,13 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tljax.data import checks
 from tljax.data.error import DataError
 from tljax.tree.paths import nearest, quoted
 
@@ -46,6 +47,25 @@ class Inputs(NamedTuple):
     notes: tuple[str, ...] = ()
     prepared: bool = False
     """As of `Raw`."""
+
+
+def joined(parts: Sequence[np.ndarray], where: str) -> np.ndarray:
+    """The examples of several parts one after the other; pixels of uint8 beside floats are brought to 0..1 first.
+
+    Raises:
+      DataError: a part is a single number, or examples have several shapes.
+
+    >>> joined([np.array([[255]], np.uint8), np.array([[0.5]])], "a.npz").tolist()
+    [[1.0], [0.5]]
+    """
+    if any(part.ndim == 0 for part in parts):
+        raise DataError(f"{where} holds a single number where examples should be")
+    shapes = [list(part.shape[1:]) for part in parts]
+    if any(shape != shapes[0] for shape in shapes):
+        raise DataError(f"{where} holds examples of several shapes: {shapes}")
+    if len({part.dtype == np.uint8 for part in parts}) > 1:
+        parts = [checks.inputs(part, where) for part in parts]
+    return np.concatenate(parts)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tljax.data.error import DataError
-from tljax.data.files import Inputs, Raw, reading
+from tljax.data.files import Inputs, Raw, joined, reading
 from tljax.tree.paths import quoted
 
 DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -72,10 +72,8 @@ def read_idx_inputs(path: Path) -> Inputs:
     if not files:
         raise DataError(f"'{path}' holds no idx file of images")
     arrays = [_image_array(file) for file in files]
-    if len({array.shape[1:] for array in arrays}) > 1:
-        raise DataError(f"'{path}' holds images of several sizes: {[list(array.shape[1:]) for array in arrays]}")
-    names = tuple(f"{file.name}[{i}]" for file, array in zip(files, arrays) for i in range(len(array)))
-    return Inputs(np.concatenate(arrays), names)
+    x = joined(arrays, f"'{path}'")
+    return Inputs(x, tuple(f"{file.name}[{i}]" for file, array in zip(files, arrays) for i in range(len(array))))
 
 
 def _image_array(path: Path) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tljax.data.error import DataError
-from tljax.data.files import SPLIT_NAMES, Inputs, Raw, reading
+from tljax.data.files import SPLIT_NAMES, Inputs, Raw, joined, reading
 from tljax.tree.paths import nearest, quoted
 
 INPUTS = ("x", "images", "image", "data", "features", "inputs", "input")
@@ -53,11 +53,8 @@ def read_npz_inputs(path: Path, group: str | None = None) -> Inputs:
                 looked = f"no array '{group}_x'" if group else "no inputs"
                 raise DataError(f"'{path}' holds {looked}; its arrays are {quoted(archive.files[:12])}. Call them x")
             parts = [_member(archive, key, path) for key in keys]
-    shapes = [list(part.shape[1:]) for part in parts]
-    if any(shape != shapes[0] for shape in shapes):
-        raise DataError(f"'{path}' holds examples of several shapes: {shapes}, in {quoted(keys)}")
-    names = tuple(f"{key}[{i}]" for key, part in zip(keys, parts) for i in range(len(part)))
-    return Inputs(np.concatenate(parts), names)
+    x = joined(parts, f"'{path}'")
+    return Inputs(x, tuple(f"{key}[{i}]" for key, part in zip(keys, parts) for i in range(len(part))))
 
 
 def find_inputs(keys: Sequence[str], group: str | None = None) -> list[str]:
@@ -66,8 +63,12 @@ def find_inputs(keys: Sequence[str], group: str | None = None) -> list[str]:
     >>> find_inputs(["test_x", "x_train", "y_train"]), find_inputs(["images"]), find_inputs(["a_x", "b_x"], "b")
     (['x_train', 'test_x'], ['images'], ['b_x'])
     """
-    prefixes = [group] if group is not None else [*(n for names in SPLIT_NAMES.values() for n in names), ""]
-    return [key for prefix in prefixes if (key := _key(keys, prefix, INPUTS))]
+    if group is not None:
+        found = [_key(keys, group, INPUTS)]
+    else:
+        parts = ((*names, "") if split == "train" else names for split, names in SPLIT_NAMES.items())
+        found = [next((key for name in names if (key := _key(keys, name, INPUTS))), None) for names in parts]
+    return [key for key in found if key]
 
 
 def find_pairs(keys: Sequence[str], group: str | None = None) -> dict[str, tuple[str, str]]:

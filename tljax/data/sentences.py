@@ -54,8 +54,18 @@ def read_sentences(path: str | os.PathLike[str], *, label: str | None = None, te
     return Sentences(texts, labels)
 
 
-def read_texts(path: str | os.PathLike[str], *, text: str | None = None) -> tuple[str, ...]:
+class Texts(NamedTuple):
+    """Sentences without labels."""
+
+    texts: tuple[str, ...]
+    note: str
+    """Where they stood, for a person."""
+
+
+def read_texts(path: str | os.PathLike[str], *, text: str | None = None) -> Texts:
     """The sentences alone: of a file as for `read_sentences`, or one a line, under a name or none.
+
+    Without names in the first line they are the last of two columns, as of ``label<TAB>sentence``.
 
     Raises:
       DataError: as `read_sentences` does, or of several columns none is named as that of the sentences.
@@ -65,22 +75,33 @@ def read_texts(path: str | os.PathLike[str], *, text: str | None = None) -> tupl
     ...     file = Path(folder, "reviews.csv")
     ...     _ = file.write_text("id,text\\n7,a joy\\n")
     ...     read_texts(file)
-    ('a joy',)
+    Texts(texts=('a joy',), note="sentences from column 'text'")
     """
     path = _file(path)
     with reading(path, "table of sentences"):
         lines = _lines(path)
         first = lines[0][1] if lines else [""]
-        at = _column(first, text, _SENTENCES, path)
-        if at is None and len(first) > 2:
-            raise DataError(
-                f"'{path}' has {len(first)} columns: {quoted(first[:5])}; say which has the sentences: text="
-            )
-        lines = lines if at is None else lines[1:]
-        (texts,) = _cells(
-            path, lines, len(first), {"sentence": len(first) - 1 if at is None else at}, "as in the first line"
-        )
-    return texts
+        at = _text_column(first, text, path)
+        note = f"sentences from column {first[at].strip()!r}" if at is not None else "one sentence a line"
+        if at is None and len(first) > 1:
+            note = "sentences from the second column, as no column is named"
+        kept = lines if at is None else lines[1:]
+        where = {"sentence": len(first) - 1 if at is None else at}
+        (texts,) = _cells(path, kept, len(first), where, "as in the first line")
+    return Texts(texts, note)
+
+
+def _text_column(first: Sequence[str], text: str | None, path: Path) -> int | None:
+    """Where a first line names the sentences, or of two columns the labels; None for a line that names none."""
+    if len(first) == 1:
+        return 0 if first[0].strip().lower() in (*_SENTENCES, (text or "text").lower()) else None
+    found = _column(first, text, _SENTENCES, path)
+    if found is None and len(first) == 2:
+        label = _column(first, None, LABELS, path)
+        return None if label is None else 1 - label
+    if found is None:
+        raise DataError(f"'{path}' has {len(first)} columns: {quoted(first[:5])}; say which has the sentences: text=")
+    return found
 
 
 def _file(path: str | os.PathLike[str]) -> Path:

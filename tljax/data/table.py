@@ -25,12 +25,15 @@ def is_table(path: Path) -> bool:
     return path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
 
 
-def read_table(path: Path, label: str | int | None = None) -> Raw:
+def read_table(path: Path, label: str | int | None = None, features: Sequence[str] = ()) -> Raw:
     """The rows of a table: numeric features `[N, D]` and the column of labels.
 
     A header is recognised by cells that are no numbers above cells that are. The labels are in column `label` (a name,
     or a number counted from 0, or from the end if negative), else in the one called label, y, target or class, else in
     the last. Cells are separated by tabs in a `.tsv`, else by the most frequent of `,` `;` tab in the first row.
+
+    With `features` a header's columns of these names are read, in this order; the labels may then be in the only other
+    column.
 
     Raises:
       DataError: the file is damaged or empty, a row has more or fewer cells than the first, or a feature is no number
@@ -41,17 +44,34 @@ def read_table(path: Path, label: str | int | None = None) -> Raw:
         index = _unnamed(header)
         at = _label_column(header, width, label, path)
         kept = [i for i in range(width) if i not in (at, index)]
+        if features and header:
+            kept = columns_called(features, [name.strip() for name in header], f"'{path}'")
+            others = [i for i in range(width) if i not in (*kept, index)]
+            at = others[0] if label is None and at in kept and len(others) == 1 else at
         if not kept:
             raise DataError(f"'{path}' has no features beside its labels; its first line is {next(rows)[1][:5]}")
+        if at in kept:
+            raise DataError(f"'{path}' has no labels beside the features asked for: {quoted(features[:8])}")
         x, labels = _columns(rows, kept, at, header, width, path)
     y = np.array(labels)
     if all(map(_is_number, labels)):
         y = y.astype(np.float64)
     names = tuple(header[i].strip() for i in kept) if header else ()
     notes = [f"labels from column {header[at] if header else at!r}"]
-    if index is not None:
+    if features:
+        notes += _notes(header, kept, at)
+    elif index is not None:
         notes.append("the first column, which has no name, was left out")
     return Raw({"train": x}, {"train": y}, notes=tuple(notes), features=names)
+
+
+def _notes(header: list[str] | None, kept: list[int], at: int | None) -> list[str]:
+    """What was done to have the columns that were asked for."""
+    if not header:
+        return ["its columns have no names and were taken in their order"]
+    left = [name.strip() or "the one without a name" for i, name in enumerate(header) if i not in (*kept, at)]
+    moved = ["columns were brought to the order asked for"] if kept != sorted(kept) else []
+    return moved + ([f"columns that were left out: {quoted(left[:8])}"] if left else [])
 
 
 def read_table_inputs(path: Path, features: Sequence[str] = ()) -> Inputs:
@@ -74,16 +94,15 @@ def read_table_inputs(path: Path, features: Sequence[str] = ()) -> Inputs:
         if not kept:
             raise DataError(f"'{path}' has no features")
         x, _ = _columns(rows, kept, None, header, width, path)
-    left = [name or "the one without a name" for i, name in enumerate(names) if i not in kept]
-    notes = (f"columns that were left out: {quoted(left[:8])}",) if left else ()
-    return Inputs(x, tuple(f"row {i + 1}" for i in range(len(x))), notes)
+    notes = _notes(header, kept, None) if features or header else ()
+    return Inputs(x, tuple(f"row {i + 1}" for i in range(len(x))), tuple(notes))
 
 
 def columns_called(wanted: Sequence[str], names: Sequence[str], where: str) -> list[int]:
     """The positions in `names` of the columns that are `wanted`, in that order.
 
     Raises:
-      DataError: some are not there, or one that is there several times would have to be moved.
+      DataError: some are not there, or it is not clear which is which, as several have one name.
 
     >>> columns_called(("b", "a"), ("id", "a", "b"), "table")
     [2, 1]
@@ -94,9 +113,10 @@ def columns_called(wanted: Sequence[str], names: Sequence[str], where: str) -> l
     there = [i for i, name in enumerate(names) if name in wanted]
     if [names[i] for i in there] == list(wanted):
         return there
-    twice = [name for name in wanted if names.count(name) > 1 or wanted.count(name) > 1]
-    if twice:
-        raise DataError(f"{where} has its columns in another order, and several are called {twice[0]!r}")
+    for columns, whose in ((names, where), (wanted, "the source")):
+        twice = [name for name in wanted if columns.count(name) > 1]
+        if twice:
+            raise DataError(f"columns go by name, and {whose} has several called {twice[0]!r}")
     return [names.index(name) for name in wanted]
 
 

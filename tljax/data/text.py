@@ -201,7 +201,8 @@ def load_text(
     """
     sentences = read_sentences(path, label=label, text=text)
     names = None if classes is None else tuple(classes)
-    labels = read_labels({"train": np.array(sentences.labels)}, classes=names, where=f"'{path}'")
+    columns = {"train": np.array(sentences.labels)}
+    labels = read_labels(columns, classes=names, where=f"'{path}'", task="classification")
     return TextData(tokenizer(sentences.texts, length=length), labels.y["train"], labels.classes, Path(path).name)
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from tljax.data import checks
 from tljax.data.builtin import BUILT_IN
 from tljax.data.error import DataError
-from tljax.data.files import Inputs, reading
+from tljax.data.files import Inputs, joined, reading
 from tljax.data.folder import read_images
 from tljax.data.idx import is_idx, read_idx_inputs
 from tljax.data.images import resize_images
 from tljax.data.npz import read_npz_inputs
+from tljax.data.raw import as_inputs, locate, no_kind, prepared_images, two_sides
 from tljax.data.sentences import read_texts
-from tljax.data.sources import as_inputs, locate, no_kind, prepared_images, two_sides
 from tljax.data.table import is_table, read_table_inputs
 from tljax.data.text import Tokenizer
 from tljax.data.text_source import padding_note, usual_length
@@ -53,6 +53,8 @@ class Unlabelled:
         where = f"data set {self.name!r}"
         if isinstance(self.x, dict):
             sizes = {len(value) for value in self.x.values()}
+            if 0 in sizes:
+                raise DataError(f"{where} is empty")
         else:
             x = checks.array(self.x, "x", where)
             if x.ndim < 2 or 0 in x.shape:
@@ -66,8 +68,11 @@ class Unlabelled:
         return len(self.names)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Unlabelled":
-        """The examples at `indices`, in that order."""
+        """The examples at `indices`, in that order; raises `DataError` where there are none."""
         at = np.asarray(indices, np.int64)
+        wrong = at[(at < 0) | (at >= len(self))]
+        if wrong.size:
+            raise DataError(f"data set {self.name!r} holds {len(self)} examples; there is none at {wrong[0]}")
         names = tuple(self.names[i] for i in at)
         return dataclasses.replace(self, x=jax.tree.map(lambda a: a[at], self.x), names=names)
 
@@ -108,7 +113,7 @@ def load_unlabelled(
     shape = two_sides(size)
     name, path, group = locate(str(spec))
     found = _read(path, group, shape, prepare, features) if path else _built_in(name)
-    x = found.x
+    x = checks.array(found.x, "x", f"data set {name!r}")
     if prepare is not None and not found.prepared:
         x = prepared_images(x, name, prepare)
     else:
@@ -139,10 +144,10 @@ def load_texts(
     >>> data.x["ids"][:, 0].tolist(), data.names
     ([1, 2], ('sentence 1', 'sentence 2'))
     """
-    texts = read_texts(path, text=text)
+    texts, note = read_texts(path, text=text)
     x = tokenizer(texts, length=length or usual_length(texts, tokenizer))
     names = tuple(f"sentence {i + 1}" for i in range(len(texts)))
-    return Unlabelled(x, names, Path(path).name.split(".")[0], (padding_note([x["mask"]]),))
+    return Unlabelled(x, names, Path(path).name.split(".")[0], (note, padding_note([x["mask"]])))
 
 
 def _read(path: Path, group: str | None, size: tuple[int, int] | None, prepare: Any, features: Sequence[str]) -> Inputs:
@@ -161,4 +166,4 @@ def _read(path: Path, group: str | None, size: tuple[int, int] | None, prepare: 
 def _built_in(name: str) -> Inputs:
     parts = BUILT_IN[name]().x
     names = tuple(f"{part}[{i}]" if len(parts) > 1 else f"[{i}]" for part, x in parts.items() for i in range(len(x)))
-    return Inputs(np.concatenate(list(parts.values())), names)
+    return Inputs(joined(list(parts.values()), f"data set {name!r}"), names)

@@ -10,6 +10,7 @@ import numpy as np
 from tljax.checkpoints import load_weights, save_weights
 from tljax.checkpoints.run import RunError, make_folder, write_atomically
 from tljax.data import Dataset, Standardiser, load_whole, match_images, standardise
+from tljax.data.classes import class_indices
 from tljax.data.error import DataError
 from tljax.models import build
 from tljax.processes import by_first
@@ -79,9 +80,9 @@ def new_data(about: dict[str, Any], spec: str, *, classes: str | None = None, la
     """
     shape, known = tuple(about["input"]), tuple(about["classes"])
     size = shape[0] if len(shape) == 3 and shape[0] == shape[1] else None
-    data = load_whole(spec, label=label, size=size, task="classification" if known else None)
+    data = load_whole(spec, label=label, size=size, task="classification" if known else "regression")
     if classes is not None:
-        data = data.only(classes)
+        data = _of_classes(data, classes, known)
     if (data.task == "classes") != bool(known):
         raise DataError(
             f"{spec!r} is labelled with {data.task}; the run's task has {'classes' if known else 'numbers'}"
@@ -95,6 +96,17 @@ def new_data(about: dict[str, Any], spec: str, *, classes: str | None = None, la
         data = match_images(data, *shape)
     statistics = Standardiser(np.asarray(about["mean"], np.float32), np.asarray(about["std"], np.float32))
     return Dataset(standardise(data.x, statistics), data.y, known, data.name)
+
+
+def _of_classes(data: Dataset, classes: str, known: tuple[str, ...]) -> Dataset:
+    """The examples of some of the classes that a run knows; the new data need not have all of them."""
+    if not known:
+        raise DataError("classes choose among those of a run; this one predicts numbers")
+    names = {known[i] for i in class_indices(classes, known)}
+    kept = np.flatnonzero(np.array([name in names for name in data.classes])[data.y])
+    if not kept.size:
+        raise DataError(f"{data.name!r} has no example of {', '.join(map(repr, sorted(names)))}")
+    return data.take(kept)
 
 
 def _file(folder: pathlib.Path, method: str, cell: Cell) -> pathlib.Path:

@@ -129,16 +129,18 @@ def relabelled(data: Examples, classes: tuple[str, ...]) -> Examples:
     """`data`, a `Dataset` or sentences, labelled by the classes that a model knows.
 
     Raises:
-      DataError: there are classes that are not among them.
+      DataError: it has not one class per example, or of classes that are not among them.
 
     >>> part = Dataset(np.zeros((2, 3)), np.array([0, 1]), ("dog", "owl"), "pets")
     >>> relabelled(part, ("cat", "dog", "owl")).y.tolist()
     [1, 2]
     """
-    unknown = [name for name in data.classes if name not in classes]
+    if data.task != "classes":
+        raise DataError(f"{data.name!r} is labelled with {data.task}; one class per example is needed")
+    unknown = [data.classes[i] for i in np.unique(data.y) if data.classes[i] not in classes]
     if unknown:
         raise DataError(f"{data.name!r} has classes that the training part lacks: {unknown[:5]}")
-    position = np.array([classes.index(name) for name in data.classes], np.int32)
+    position = np.array([classes.index(name) if name in classes else -1 for name in data.classes], np.int32)
     return dataclasses.replace(data, y=position[data.y], classes=classes)
 
 

@@ -175,11 +175,12 @@ def features_section(results: Results) -> list[Block]:
         f"{label(p['method'])} {plain(summary(results, p['method'], _SHOTS)['a_distance'])}" for p in found["panels"]
     )
     source, target = found["sizes"]
-    colours = "by the labels, which training did not see on the target"
+    which, colours = "target test examples", "by the labels, which training did not see on the target"
     if is_unlabelled(results):
+        which = "target examples, which were trained on without labels,"
         colours = "by the source's labels, and for the target as each model predicts them"
     caption = (
-        f"Features of {source} source and {target} target test examples by {found['made_by']}, first seed: each model "
+        f"Features of {source} source test examples and {target} {which} by {found['made_by']}, first seed: each model "
         f"by itself, so only positions within a panel compare. Colours: classes, {colours}. A-distance: {distances}."
     )
     alt = f"Features of both domains on a plane, {names}; A-distance {distances}."

@@ -1,5 +1,6 @@
 """The report of an adaptation to a target whose labels nobody knows: signs, where else accuracy would stand."""
 
+import math
 from typing import Any
 
 from tljax.evaluation.report import adaptation, tables
@@ -68,7 +69,8 @@ def signs_note(results: Results) -> str:
         f"{plural(results['target']['test'], 'example')} that are predicted to be of another class than by the source "
         "alone. Seeds agree: share of seeds that predict what they predict together. Confidence: mean probability of "
         "the predicted class, calibrated on the source. Source: accuracy on the source's test part. A-distance: how "
-        "well a linear classifier tells the domains' features apart, from 0 (not at all) to 2. None of them is "
+        "well a linear classifier tells the source's test part and the target, which was trained on without labels, "
+        "apart by their features, from 0 (not at all) to 2. None of them is "
         "accuracy on the target: a method can be sure of wrong classes, and one that raises a number by its own loss "
         "is high in it for no other reason."
     )
@@ -76,11 +78,14 @@ def signs_note(results: Results) -> str:
 
 def advice(results: Results) -> str:
     """How to find out."""
-    size = min(SAMPLE, int(results["target"]["test"]))
-    found = wilson(size // 2, size)
+    whole = int(results["target"]["test"])
+    if whole <= SAMPLE:
+        return f"To know: label all {whole} examples of the target and run tljax evaluate on this folder with --data."
+    found = wilson(SAMPLE // 2, SAMPLE)
+    half = 50 * (found.high - found.low) * math.sqrt((whole - SAMPLE) / (whole - 1))  # of a part of a finite whole
     return (
-        f"To know: label {plural(size, 'example')} of the target, drawn at random, and run tljax evaluate on this "
-        f"folder with --data; an accuracy near 50 % is then known to about ±{50 * (found.high - found.low):.0f} points."
+        f"To know: label {SAMPLE} examples of the target, drawn at random, and run tljax evaluate on this folder with "
+        f"--data; an accuracy near 50 % is then known to about ±{half:.0f} points."
     )
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from tljax.data import Source, Unlabelled, fit_standardiser, match_images, standardise
 from tljax.data.classes import class_indices
-from tljax.data.table import columns_called
 from tljax.recipes.adapting.settings import SHARED
 from tljax.recipes.options import SettingsError
 from tljax.recipes.tasks import VALIDATION_MOST, VALIDATION_SHARE, Examples, Task, with_validation
@@ -53,9 +52,9 @@ def as_domains(source: Any, target: Any, classes: str | None, seed: int) -> Doma
         target = dataclasses.replace(target, classes=source.train.classes)
         known = (target.name, target.classes)
     else:
-        _require_classes(target)
+        _require_classes(target.train)
         known = (target.name, target.train.classes)
-    _require_classes(source)
+    _require_classes(source.train)
     names = chosen_classes((source.name, source.train.classes), known, classes)
     source = _mapped(source, lambda part: of_classes(part, names))
     train, valid = with_validation(source.train, source.valid, seed)
@@ -64,9 +63,9 @@ def as_domains(source: Any, target: Any, classes: str | None, seed: int) -> Doma
     return Domains(ours, _target(target, names, seed))
 
 
-def _require_classes(found: Any) -> None:
-    if found.train.task != "classes":
-        raise SettingsError(f"{found.name!r} has not one class per example; tljax adapt needs that")
+def _require_classes(part: Any) -> None:
+    if part.task != "classes":
+        raise SettingsError(f"{part.name!r} has not one class per example; tljax adapt needs that")
 
 
 def _target(target: Any, names: tuple[str, ...], seed: int) -> Task:
@@ -123,10 +122,8 @@ def chosen_classes(
 def in_one_form(source: Source, target: Any, shape: tuple[int, ...] | None) -> tuple[Source, Any]:
     """Both data sets with inputs of `shape`, or of the source's; `target` is a `Source` or `Unlabelled`.
 
-    Columns of tables go by their names. Raises `SettingsError` for inputs other than images that differ, `DataError`
-    for a table that lacks columns.
+    Raises `SettingsError` for inputs other than images that differ.
     """
-    target = _with_columns(target, source.features)
     wanted = tuple(source.train.x.shape[1:]) if shape is None else shape
     return _noted_form(source, wanted), _noted_form(target, wanted)
 
@@ -137,10 +134,9 @@ def in_form(data: Any, shape: tuple[int, ...]) -> Any:
     if have == shape:
         return data
     if len(have) != 3 or len(shape) != 3:
-        raise SettingsError(
-            f"{data.name!r} has examples of shape {list(have)}; expected {list(shape)}: only images can be brought to "
-            "one shape"
-        )
+        said = f"{data.name!r} has examples of shape {list(have)}; expected {list(shape)}"
+        hint = "; a table needs as many columns as the source's, or their names" if len(have) == 1 else ""
+        raise SettingsError(f"{said}: only images can be brought to one shape{hint}")
     return match_images(data, *shape)
 
 
@@ -149,19 +145,6 @@ def _noted_form(found: Any, wanted: tuple[int, ...]) -> Any:
         return found
     note = f"images were brought to {'x'.join(map(str, wanted))}"
     return dataclasses.replace(_each(found, lambda part: in_form(part, wanted)), notes=(*found.notes, note))
-
-
-def _with_columns(target: Any, features: tuple[str, ...]) -> Any:
-    """A table with the columns `features`, in that order, where both have names."""
-    own = () if isinstance(target, Unlabelled) else target.features  # Unlabelled ones were read by their names
-    if not own or not features or own == features:
-        return target
-    kept = columns_called(features, own, repr(target.name))
-    changed = target.map(lambda part: dataclasses.replace(part, x=part.x[:, kept]))
-    left = [name for i, name in enumerate(own) if i not in kept]
-    note = f"columns that the source lacks were left out: {', '.join(left[:_MOST_NAMED])}" if left else None
-    note = note or "columns were brought to the order of the source's"
-    return dataclasses.replace(changed, notes=(*target.notes, note), features=features)
 
 
 def _each(found: Any, change: Callable[[Any], Any]) -> Any:
@@ -208,6 +191,7 @@ def _held_out(train: Examples, seed: int) -> tuple[Examples, Examples, str]:
 
 def of_classes(part: Any, names: tuple[str, ...]) -> Any:
     """The examples of the classes `names`, which become 0, 1 ... in this order; `SettingsError` if there are none."""
+    _require_classes(part)
     new = np.array([names.index(name) if name in names else -1 for name in part.classes], np.int32)[part.y]
     kept = np.flatnonzero(new >= 0)
     if not kept.size:

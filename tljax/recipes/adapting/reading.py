@@ -120,7 +120,7 @@ def _target(settings: AdaptSettings, features: tuple[str, ...], **form: Any) -> 
     """The target's arrays; `form` is what images are brought to."""
     return _known_or_not(
         settings,
-        lambda: load(settings.target, label=_column(settings.target, settings), **form),
+        lambda: load(settings.target, label=_column(settings.target, settings), features=features, **form),
         lambda: load_unlabelled(settings.target, features=features, **form),
     )
 

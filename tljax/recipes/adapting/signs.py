@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tljax.evaluation import validator
+from tljax.evaluation.report.numbers import metric, scale
 from tljax.recipes.adapting.measure import accuracy_of, distance
 from tljax.recipes.adapting.methods import BASELINE
 from tljax.recipes.adapting.results import about
@@ -41,7 +42,7 @@ def look(setup: Setup, name: str, run: Trained) -> Look:
     found = {key: outputs(setup.model, run.params, part) for key, part in
              (("valid", source.valid), ("source", source.test), ("target", target.test))}  # fmt: skip
     calmer = fitted_temperature(found["valid"].logits, source.valid)
-    chances = _softmax(np.asarray(found["target"].logits, np.float64) / calmer)
+    chances = _softmax(np.asarray(found["target"].logits, np.float64) / calmer).astype(np.float32)
     counts = np.bincount(chances.argmax(-1), minlength=chances.shape[1])
     cell = {
         "method": name,
@@ -137,8 +138,8 @@ def _verdict(summary: Sequence[Mapping[str, Any]], chooser: str, examples: int) 
     by_method = {entry["method"]: entry["metrics"][METRIC]["mean"] for entry in summary}
     chance = {"helped": "beyond chance", "hurt": "beyond chance", "undecided": "within chance"}
     sure = chance[judged["gain"]["outcome"]] if len(judged["gain"]["values"]) > 1 else "by one seed"
-    numbers = [f"{by_method[name]:.3g}" if by_method[name] is not None else "no number"
-               for name in (judged["method"], BASELINE)]  # fmt: skip
+    written = scale(metric(METRIC), by_method.values())
+    numbers = [written.value(by_method[name]) for name in (judged["method"], BASELINE)]
     sentence = (
         f"Untold: without labels of the target nobody can tell whether {judged['method']} helped. It predicts another "
         f"class than the source alone for {100 * judged['changed']['mean']:.1f} % of the {examples} examples; the "

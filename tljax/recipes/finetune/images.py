@@ -67,7 +67,8 @@ def _whole(settings: FinetuneSettings, **form: Any) -> Source:
     whole = load(settings.data, label=settings.label, **form)
     for part in ("valid", "test"):
         if (spec := getattr(settings, part)) is not None:
-            given = relabelled(load_whole(spec, label=settings.label, **form), whole.train.classes)
+            given = load_whole(spec, label=settings.label, task="classification", **form)
+            given = relabelled(given, whole.train.classes)
             replaced: dict[str, Any] = {part: given, "notes": (*whole.notes, f"{part} part: {spec}")}
             whole = dataclasses.replace(whole, **replaced)
     return whole
