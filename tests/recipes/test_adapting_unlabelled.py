@@ -102,6 +102,8 @@ def test_a_run_from_end_to_end(pair, no_distance, tmp_path: pathlib.Path):
     assert few[0]["metrics"]["accuracy"]["mean"] in (0, 0.25, 0.5, 0.75, 1)
     np.savez(tmp_path / "some.npz", x=x[:2], y=np.zeros(2, int), classes=np.array(["a", "z"]))  # z has no example
     assert run_evaluate([tmp_path / "run"], data=str(tmp_path / "some.npz")).rows[0]["examples"] == 2
+    with pytest.raises(SettingsError, match=r"classes='a' is for runs of tljax transfer; \S+ is of adapt"):
+        run_evaluate([tmp_path / "run"], data=str(tmp_path / "some.npz"), classes="a")
     np.savez(tmp_path / "other.npz", x=x[:2], y=y[:2], classes=np.array(["a", "z"]))
     with pytest.raises(DataError, match=r"'other' has classes that the training part lacks: \['z'\]"):
         run_evaluate([tmp_path / "run"], data=str(tmp_path / "other.npz"))

@@ -18,6 +18,7 @@ from tljax.recipes.adapting.learnt import on_new_data as adapted_on_new_data
 from tljax.recipes.chosen import new_data, read_kept
 from tljax.recipes.finetune.learnt import on_new_data
 from tljax.recipes.finished import Finished, names_of, read_methods
+from tljax.recipes.options import SettingsError
 from tljax.recipes.results import CLASS_METRICS, NUMBER_METRICS, mean_of, score_logits
 
 SHOWN = ("accuracy", "macro_f1", "worst_recall", "nll", "brier", "ece", "rmse", "mae", "r2")
@@ -63,7 +64,7 @@ def run_evaluate(
     Args:
       data: new data, of which all examples are evaluated with the models that validation chose; None reads what the
         runs recorded of their own test splits.
-      classes: only these classes of the new data.
+      classes: only these classes of the new data; for runs of `tljax transfer`.
       label: the label column of the new data, where they are a table.
 
     Raises:
@@ -77,6 +78,8 @@ def run_evaluate(
     runs = [read_methods(folder, measured=data is None) for folder in folders]
     rows, notes = [], []
     for name, run in zip(names_of(runs), runs):
+        if classes is not None and run.command != "transfer":
+            raise SettingsError(f"classes={classes!r} is for runs of tljax transfer; {run.folder} is of {run.command}")
         if data is None:
             found = _recorded(run)
         elif run.command == "transfer":
