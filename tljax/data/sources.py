@@ -117,8 +117,8 @@ def load_whole(
 ) -> Dataset:
     """All examples that `spec` names as one data set, whatever part they stand in: to evaluate on, not to train.
 
-    Nothing is held out, and there may be few examples, or of one class only. What is labelled `[N]` alone is guessed
-    from few labels at one's own risk: say the `task`.
+    Nothing is held out, and there may be few examples, or of one class only. Few labels do not tell whether they are
+    classes or numbers: give the `task` where it is known.
 
     Args:
       spec, label, size, prepare, task, features: as for `load`.
