@@ -3,24 +3,11 @@
 import gzip
 
 import pytest
+from word_tokenizer import TOKENIZER
 
 from tljax.data import DataError
 from tljax.data.sentences import read_sentences
-from tljax.data.text import Tokenizer
 from tljax.data.text_source import load_sentences
-
-
-class Words:
-    """A tokenizer's backend: one token a word."""
-
-    def enable_truncation(self, longest):
-        self.longest = longest
-
-    def encode_batch(self, texts):
-        return [type("Encoding", (), {"ids": [len(word) for word in text.split()][: self.longest]}) for text in texts]
-
-
-TOKENIZER = Tokenizer(Words(), 0, 64)
 
 
 def test_csv_with_quotes_and_a_header(tmp_path):

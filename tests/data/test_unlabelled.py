@@ -5,22 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from word_tokenizer import TOKENIZER
 
 from tljax.data import DataError, Preprocessor, Unlabelled, load, load_texts, load_unlabelled
-from tljax.data.text import Tokenizer
-
-
-class Words:
-    """A tokenizer's backend: one token a word."""
-
-    def enable_truncation(self, longest):
-        self.longest = longest
-
-    def encode_batch(self, texts):
-        return [type("Encoding", (), {"ids": [len(word) for word in text.split()][: self.longest]}) for text in texts]
-
-
-TOKENIZER = Tokenizer(Words(), 0, 64)
 
 
 def test_images_anywhere_below_a_folder(files: SimpleNamespace, tmp_path: Path) -> None:

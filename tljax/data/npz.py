@@ -1,7 +1,9 @@
 """A data set in an `.npz` file: pairs of arrays under the names that people give them."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from tljax.data.error import DataError
 from tljax.data.files import SPLIT_NAMES, Inputs, Raw, joined, reading
 from tljax.tree.paths import nearest, quoted
 
+Found = TypeVar("Found")
 INPUTS = ("x", "images", "image", "data", "features", "inputs", "input")
 TARGETS = ("y", "labels", "label", "target", "targets")
 CLASSES = ("classes", "class_names", "label_names", "target_names")
@@ -24,17 +27,13 @@ def read_npz(path: Path, group: str | None = None) -> Raw:
     Raises:
       DataError: the file is damaged, holds pickled objects, or not the arrays looked for.
     """
-    with reading(path, "npz file"), open(path, "rb") as file:  # np.load leaves a damaged file open
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataError(f"'{path}' holds a single array; an npz file holds x and y: np.savez(path, x=x, y=y)")
-        with archive:
-            pairs = find_pairs(archive.files, group)
-            if "train" not in pairs:
-                raise DataError(f"'{path}' {_advice(archive.files, group)}")
-            x = {split: _member(archive, keys[0], path) for split, keys in pairs.items()}
-            y = {split: _member(archive, keys[1], path) for split, keys in pairs.items()}
-            return Raw(x, y, _classes(archive, path))
+    with _opened(path) as archive:
+        pairs = find_pairs(archive.files, group)
+        if "train" not in pairs:
+            raise DataError(f"'{path}' {_advice(archive.files, group)}")
+        x = {split: _member(archive, keys[0], path) for split, keys in pairs.items()}
+        y = {split: _member(archive, keys[1], path) for split, keys in pairs.items()}
+        return Raw(x, y, _classes(archive, path))
 
 
 def read_npz_inputs(path: Path, group: str | None = None) -> Inputs:
@@ -43,18 +42,24 @@ def read_npz_inputs(path: Path, group: str | None = None) -> Inputs:
     Raises:
       DataError: as `read_npz`, or arrays of several shapes.
     """
-    with reading(path, "npz file"), open(path, "rb") as file:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataError(f"'{path}' holds a single array; an npz file holds x: np.savez(path, x=x)")
-        with archive:
-            keys = find_inputs(archive.files, group)
-            if not keys:
-                looked = f"no array '{group}_x'" if group else "no inputs"
-                raise DataError(f"'{path}' holds {looked}; its arrays are {quoted(archive.files[:12])}. Call them x")
-            parts = [_member(archive, key, path) for key in keys]
+    with _opened(path) as archive:
+        keys = find_inputs(archive.files, group)
+        if not keys:
+            looked = f"no array '{group}_x'" if group else "no inputs"
+            raise DataError(f"'{path}' holds {looked}; its arrays are {quoted(archive.files[:12])}. Call them x")
+        parts = [_member(archive, key, path) for key in keys]
     x = joined(parts, f"'{path}'")
     return Inputs(x, tuple(f"{key}[{i}]" for key, part in zip(keys, parts) for i in range(len(part))))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    with reading(path, "npz file"), open(path, "rb") as file:  # np.load leaves a damaged file open
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(f"'{path}' holds a single array; an npz file holds x and y: np.savez(path, x=x, y=y)")
+        with archive:
+            yield archive
 
 
 def find_inputs(keys: Sequence[str], group: str | None = None) -> list[str]:
@@ -63,12 +68,7 @@ def find_inputs(keys: Sequence[str], group: str | None = None) -> list[str]:
     >>> find_inputs(["test_x", "x_train", "y_train"]), find_inputs(["images"]), find_inputs(["a_x", "b_x"], "b")
     (['x_train', 'test_x'], ['images'], ['b_x'])
     """
-    if group is not None:
-        found = [_key(keys, group, INPUTS)]
-    else:
-        parts = ((*names, "") if split == "train" else names for split, names in SPLIT_NAMES.items())
-        found = [next((key for name in names if (key := _key(keys, name, INPUTS))), None) for names in parts]
-    return [key for key in found if key]
+    return list(_by_part(lambda prefix: _key(keys, prefix, INPUTS), group).values())
 
 
 def find_pairs(keys: Sequence[str], group: str | None = None) -> dict[str, tuple[str, str]]:
@@ -81,14 +81,16 @@ def find_pairs(keys: Sequence[str], group: str | None = None) -> dict[str, tuple
     >>> find_pairs(["photo_x", "photo_y", "sketch_x", "sketch_y"], group="photo")
     {'train': ('photo_x', 'photo_y')}
     """
+    return _by_part(lambda prefix: _pair(keys, prefix), group)
+
+
+def _by_part(look: Callable[[str], Found | None], group: str | None) -> dict[str, Found]:
+    """What `look` finds under the names of each part, of training data without a name too; or of `group` alone."""
+    prefixes: Mapping[str, tuple[str, ...]] = {**SPLIT_NAMES, "train": (*SPLIT_NAMES["train"], "")}
     if group is not None:
-        found = {"train": _pair(keys, group)}
-    else:
-        found = {}
-        for split, names in SPLIT_NAMES.items():
-            found[split] = next((pair for name in names if (pair := _pair(keys, name))), None)
-        found["train"] = found["train"] or _pair(keys, "")
-    return {split: pair for split, pair in found.items() if pair}
+        prefixes = {"train": (group,)}
+    found = {split: next(filter(None, map(look, names)), None) for split, names in prefixes.items()}
+    return {split: one for split, one in found.items() if one is not None}
 
 
 def _pair(keys: Sequence[str], prefix: str) -> tuple[str, str] | None:

@@ -16,7 +16,7 @@ from tljax.models import build
 from tljax.processes import by_first
 from tljax.recipes.folder import read_object
 from tljax.recipes.runs import Cell
-from tljax.recipes.tasks import Task, relabelled
+from tljax.recipes.tasks import Task, of_classes, relabelled
 from tljax.types import Model, Params
 
 ABOUT = "model.json"
@@ -82,11 +82,7 @@ def new_data(about: dict[str, Any], spec: str, *, classes: str | None = None, la
     size = shape[0] if len(shape) == 3 and shape[0] == shape[1] else None
     data = load_whole(spec, label=label, size=size, task="classification" if known else "regression")
     if classes is not None:
-        data = _of_classes(data, classes, known)
-    if (data.task == "classes") != bool(known):
-        raise DataError(
-            f"{spec!r} is labelled with {data.task}; the run's task has {'classes' if known else 'numbers'}"
-        )
+        data = of_classes(data, tuple(known[i] for i in class_indices(classes, known)))
     data = relabelled(data, known) if known else data
     if data.x.shape[1:] != shape:
         if len(shape) != 3 or data.x.ndim != 4:
@@ -96,17 +92,6 @@ def new_data(about: dict[str, Any], spec: str, *, classes: str | None = None, la
         data = match_images(data, *shape)
     statistics = Standardiser(np.asarray(about["mean"], np.float32), np.asarray(about["std"], np.float32))
     return Dataset(standardise(data.x, statistics), data.y, known, data.name)
-
-
-def _of_classes(data: Dataset, classes: str, known: tuple[str, ...]) -> Dataset:
-    """The examples of some of the classes that a run knows; the new data need not have all of them."""
-    if not known:
-        raise DataError("classes choose among those of a run; this one predicts numbers")
-    names = {known[i] for i in class_indices(classes, known)}
-    kept = np.flatnonzero(np.array([name in names for name in data.classes])[data.y])
-    if not kept.size:
-        raise DataError(f"{data.name!r} has no example of {', '.join(map(repr, sorted(names)))}")
-    return data.take(kept)
 
 
 def _file(folder: pathlib.Path, method: str, cell: Cell) -> pathlib.Path:

@@ -146,6 +146,15 @@ def numbers_of(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, floa
     return {name: or_none(float(found[name])) for name in names if name in found}
 
 
+def or_nan(value: float | None) -> float:
+    """`value`, or NaN in place of None: the way back from `or_none`.
+
+    >>> or_nan(0.5), or_nan(None)
+    (0.5, nan)
+    """
+    return math.nan if value is None else value
+
+
 def or_none(value: float) -> float | None:
     """`value` where it is finite, as JSON has no other.
 

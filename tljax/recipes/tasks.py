@@ -20,6 +20,7 @@ from tljax.data.error import DataError
 from tljax.objectives import Term, cross_entropy, mse
 from tljax.recipes.options import SettingsError
 from tljax.recipes.settings import Settings
+from tljax.tree.paths import quoted
 
 Examples = Any
 """Labelled examples, in memory: a `Dataset`, or the `TextData` of sentences."""
@@ -135,13 +136,34 @@ def relabelled(data: Examples, classes: tuple[str, ...]) -> Examples:
     >>> relabelled(part, ("cat", "dog", "owl")).y.tolist()
     [1, 2]
     """
-    if data.task != "classes":
-        raise DataError(f"{data.name!r} is labelled with {data.task}; one class per example is needed")
+    _require_classes(data)
     unknown = [data.classes[i] for i in np.unique(data.y) if data.classes[i] not in classes]
     if unknown:
         raise DataError(f"{data.name!r} has classes that the training part lacks: {unknown[:5]}")
-    position = np.array([classes.index(name) if name in classes else -1 for name in data.classes], np.int32)
-    return dataclasses.replace(data, y=position[data.y], classes=classes)
+    return of_classes(data, classes)
+
+
+def of_classes(data: Examples, classes: tuple[str, ...]) -> Examples:
+    """The examples of some classes, which become 0, 1 ... in the order given; those of others are left out.
+
+    Raises:
+      DataError: `data` has not one class per example, or no example of these.
+
+    >>> part = Dataset(np.zeros((3, 2)), np.array([0, 1, 0]), ("dog", "owl"), "pets")
+    >>> of_classes(part, ("cat", "dog")).y.tolist()
+    [1, 1]
+    """
+    _require_classes(data)
+    new = np.array([classes.index(name) if name in classes else -1 for name in data.classes], np.int32)[data.y]
+    kept = np.flatnonzero(new >= 0)
+    if not kept.size:
+        raise DataError(f"{data.name!r} has no example of {quoted(classes[:8])}")
+    return dataclasses.replace(data if kept.size == len(data) else data.take(kept), y=new[kept], classes=classes)
+
+
+def _require_classes(data: Examples) -> None:
+    if data.task != "classes":
+        raise DataError(f"{data.name!r} is labelled with {data.task}; one class per example is needed")
 
 
 def _fitted(source: Task, target: Task) -> Task:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tljax.evaluation.report import tables
 from tljax.evaluation.report.blocks import Block, Cell, Heading, Paragraph, Picture, Preformatted, Table, Verdict
-from tljax.evaluation.report.captions import confusion_picture, percent_level
+from tljax.evaluation.report.captions import confusion_picture, lines_note, percent_level
 from tljax.evaluation.report.numbers import MISSING, plural
 from tljax.evaluation.report.results import (
     SOURCE_ONLY,
@@ -146,9 +146,14 @@ def _verdict(results: Results) -> list[Block]:
         value, half = mean(results, method, _SHOTS, verdict["metric"])
         around = "" if half is None else f" ± {scale.value(half)}"
         tiles.append((scale.value(value) + scale.unit, f"{scale.metric.label} on the target, {label(method)}{around}"))
-    distances = [plain(summary(results, method, _SHOTS)["a_distance"]) for method in (SOURCE_ONLY, judged(results))]
-    tiles.append((" → ".join(distances), "A-distance of the domains' features, before and after"))
+    tiles.append(distance_tile(results))
     return [Verdict(verdict["outcome"], str(verdict["sentence"]), tuple(tiles))]
+
+
+def distance_tile(results: Results) -> tuple[str, str]:
+    """The A-distance before and after, and what it is."""
+    distances = [plain(summary(results, method, _SHOTS)["a_distance"]) for method in (SOURCE_ONLY, judged(results))]
+    return " → ".join(distances), "A-distance of the domains' features, before and after"
 
 
 def _methods(results: Results) -> list[Block]:
@@ -194,8 +199,7 @@ def _curves(results: Results) -> list[Block]:
         return []
     ends = "; ".join(f"{label(c.method)} {scale.value(float(c.values[:, -1].mean()))}{scale.unit}" for c in found)
     caption = "Accuracy on the target's test part, for the report alone, and the training loss."
-    if seeds(results) > 1:
-        caption += f" Lines: mean over {plural(seeds(results), 'seed')}; bands: from the lowest seed to the highest."
+    caption += lines_note(results)
     return [Heading("Learning curves"), Picture("curves", f"Accuracy against the step; at the end: {ends}.", caption)]
 
 

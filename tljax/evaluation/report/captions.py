@@ -88,12 +88,22 @@ def curves_picture(results: Results) -> list[Picture]:
     stopped = sum(curve.stopped for curve in found)
     runs = sum(len(curve.values) for curve in found)
     caption = f"Validation split, {at_main_shots(results)}, at the chosen learning rates."
-    if seeds(results) > 1:
-        caption += f" Lines: mean over {plural(seeds(results), 'seed')}; bands: from the lowest seed to the highest."
+    caption += lines_note(results)
     if stopped:
         caption += f" {stopped} of {plural(runs, 'run')} stopped early; their last value is carried forward."
     alt = f"{scale.metric.label} on the validation split against the step; at the end: {ends}."
     return [Picture("curves", alt, caption)]
+
+
+def lines_note(results: Results) -> str:
+    """What the lines and bands of learning curves are; nothing for one seed.
+
+    >>> lines_note({"protocol": {"seeds": 3}})
+    ' Lines: mean over 3 seeds; bands: from the lowest seed to the highest.'
+    """
+    if seeds(results) == 1:
+        return ""
+    return f" Lines: mean over {plural(seeds(results), 'seed')}; bands: from the lowest seed to the highest."
 
 
 def confusion_picture(results: Results) -> list[Picture]:

@@ -43,7 +43,7 @@ def render_text(results: Results) -> str:
         return _adaptation_text(results)
     if is_comparison(results):
         table = method_table(results)
-        rows, note = [table.head, *(tuple(cell.plain for cell in row) for row in table.rows)], method_note(results)
+        rows, note = _plain(table), method_note(results)
     else:
         rows = [("", *map(label, results["methods"])), *_metric_rows(results), *_shot_rows(results)]
         note = table_note(results)
@@ -61,7 +61,7 @@ def render_text(results: Results) -> str:
 def _adaptation_text(results: Results) -> str:
     verdict, parts = results["verdict"], [_wrap(results["title"])]
     for table in (adaptation.method_table(results), adaptation.choice_table(results)):
-        parts.append(_plain(table))
+        parts.append(aligned(_plain(table)))
     note = adaptation.method_note(results).replace(" Best in bold.", "")
     parts += [_wrap(note), _wrap(f"Step: {results['protocol']['chosen_by']}.")]
     parts.append(_wrap(adaptation.negative_sentence(results)))
@@ -73,11 +73,14 @@ def _unlabelled_text(results: Results) -> str:
     verdict = Verdict(results["verdict"]["outcome"], str(results["verdict"]["sentence"]))
     texts = (unlabelled.signs_note(results), f"Step: {results['protocol']['chosen_by']}.",
              " ".join(verdict.parts), unlabelled.advice(results))  # fmt: skip
-    return "\n\n".join([_wrap(results["title"]), _plain(unlabelled.signs_table(results)), *map(_wrap, texts)]) + "\n"
+    return (
+        "\n\n".join([_wrap(results["title"]), aligned(_plain(unlabelled.signs_table(results))), *map(_wrap, texts)])
+        + "\n"
+    )
 
 
-def _plain(table: Table) -> str:
-    return aligned([table.head, *(tuple(cell.plain for cell in row) for row in table.rows)])
+def _plain(table: Table) -> list[Row]:
+    return [table.head, *(tuple(cell.plain for cell in row) for row in table.rows)]
 
 
 def aligned(rows: Sequence[Row]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tljax.evaluation.report import adaptation, tables
 from tljax.evaluation.report.blocks import Block, Cell, Heading, Paragraph, Picture, Table, Verdict
-from tljax.evaluation.report.captions import percent_level
+from tljax.evaluation.report.captions import lines_note, percent_level
 from tljax.evaluation.report.numbers import MISSING, plural
 from tljax.evaluation.report.results import (
     SOURCE_ONLY,
@@ -120,13 +120,10 @@ def _percent(found: Any) -> Cell:
 
 def _verdict(results: Results) -> list[Block]:
     verdict, entry = results["verdict"], summary(results, judged(results), _SHOTS)
-    distances = [
-        adaptation.plain(summary(results, method, _SHOTS)["a_distance"]) for method in (SOURCE_ONLY, judged(results))
-    ]
     tiles = (
         (f"{_percent(entry['changed']).text} %", "of the target predicted otherwise than by the source alone"),
         (f"{_percent(entry['source_test']).text} %", "accuracy on the source's test part, adapted"),
-        (" → ".join(distances), "A-distance of the domains' features, before and after"),
+        adaptation.distance_tile(results),
     )
     return [Verdict(verdict["outcome"], str(verdict["sentence"]), tiles), Paragraph(advice(results))]
 
@@ -157,7 +154,6 @@ def _curves(results: Results) -> list[Block]:
     scale = main_scale(results)
     ends = "; ".join(f"{label(c.method)} {scale.value(float(c.values[:, -1].mean()))}" for c in found)
     caption = f"The validator's number ({results['protocol']['validator']}), and the training loss."
-    if seeds(results) > 1:
-        caption += f" Lines: mean over {plural(seeds(results), 'seed')}; bands: from the lowest seed to the highest."
+    caption += lines_note(results)
     alt = f"The validator's number against the step; at the end: {ends}."
     return [Heading("Learning curves"), Picture("curves", alt, caption)]

@@ -14,7 +14,7 @@ from tljax.data import Source, Unlabelled, fit_standardiser, match_images, stand
 from tljax.data.classes import class_indices
 from tljax.recipes.adapting.settings import SHARED
 from tljax.recipes.options import SettingsError
-from tljax.recipes.tasks import VALIDATION_MOST, VALIDATION_SHARE, Examples, Task, with_validation
+from tljax.recipes.tasks import VALIDATION_MOST, VALIDATION_SHARE, Examples, Task, of_classes, with_validation
 
 _MOST_NAMED = 8
 
@@ -187,16 +187,6 @@ def _held_out(train: Examples, seed: int) -> tuple[Examples, Examples, str]:
     order = np.random.default_rng(seed).permutation(len(train))
     told = f"label-free validation on {held} of its training examples, held out at random"
     return train.take(np.sort(order[held:])), train.take(np.sort(order[:held])), told
-
-
-def of_classes(part: Any, names: tuple[str, ...]) -> Any:
-    """The examples of the classes `names`, which become 0, 1 ... in this order; `SettingsError` if there are none."""
-    _require_classes(part)
-    new = np.array([names.index(name) if name in names else -1 for name in part.classes], np.int32)[part.y]
-    kept = np.flatnonzero(new >= 0)
-    if not kept.size:
-        raise SettingsError(f"{part.name!r} has no example of {_listed(names)}")
-    return dataclasses.replace(part.take(kept), y=new[kept], classes=names)
 
 
 def _mapped(found: Any, change: Callable[[Any], Any]) -> Any:

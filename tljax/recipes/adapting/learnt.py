@@ -11,7 +11,7 @@ from tljax.recipes.adapting.settings import adapt_settings
 from tljax.recipes.adapting.setup import Setup, load_setup
 from tljax.recipes.adapting.train import folder_of, kept
 from tljax.recipes.finetune.scoring import outputs
-from tljax.recipes.results import CLASS_METRICS, mean_of, numbers_of, score_logits
+from tljax.recipes.results import CLASS_METRICS, mean_of, numbers_of, or_nan, score_logits
 from tljax.types import Params
 
 
@@ -40,7 +40,7 @@ def on_new_data(
             _scored(setup, kept(place, seed), examples, calm.get((method.name, seed)) or math.nan)
             for seed in range(settings.seeds)
         ]
-        metrics = {name: mean_of([_number(scores[name]) for scores in found]) for name in found[0]}
+        metrics = {name: mean_of([or_nan(scores[name]) for scores in found]) for name in found[0]}
         row = {"method": method.name, "shots": shots, "seeds": len(found), "examples": len(examples)}
         rows.append(row | {"metrics": metrics})
     return rows
@@ -49,7 +49,3 @@ def on_new_data(
 def _scored(setup: Setup, params: Params, examples: Any, calmer: float) -> dict[str, float | None]:
     logits = outputs(setup.model, params, examples).logits
     return numbers_of(score_logits(logits, examples, calmer), CLASS_METRICS)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

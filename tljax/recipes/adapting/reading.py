@@ -21,11 +21,11 @@ from tljax.data import (
 from tljax.data.error import DataError
 from tljax.data.table import is_table
 from tljax.models.recognition import Recognised
-from tljax.recipes.adapting.domains import Domains, as_domains, in_form, in_one_form, of_classes, standardised
+from tljax.recipes.adapting.domains import Domains, as_domains, in_form, in_one_form, standardised
 from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.finetune.images import preprocessor_in
 from tljax.recipes.options import SettingsError
-from tljax.recipes.tasks import relabelled
+from tljax.recipes.tasks import of_classes, relabelled
 
 
 def read_domains(settings: AdaptSettings, found: Recognised | None) -> Domains:

@@ -9,7 +9,7 @@ from tljax.evaluation import paired_gain, verdict
 from tljax.recipes.adapting.methods import BASELINE
 from tljax.recipes.adapting.setup import Setup
 from tljax.recipes.adapting.train import DECAY, MOMENTUM, ORACLE, Trained
-from tljax.recipes.results import CLASS_METRICS, curve, gain_over, mean_of, numbers_of, or_none
+from tljax.recipes.results import CLASS_METRICS, curve, gain_over, mean_of, numbers_of, or_nan, or_none
 from tljax.tree import count
 
 METRIC = "accuracy"
@@ -74,8 +74,7 @@ def _summary(cells: Mapping[str, list[dict[str, Any]]], name: str) -> dict[str, 
     own, base = cells[name], cells[BASELINE]
     gain = None if name == BASELINE else gain_over(BASELINE, _values(own), _values(base), METRIC)
     more = {
-        key: mean_of([np.nan if cell[key] is None else cell[key] for cell in own])
-        for key in ("source_test", "last", "oracle", "a_distance")
+        key: mean_of([or_nan(cell[key]) for cell in own]) for key in ("source_test", "last", "oracle", "a_distance")
     }
     return {
         "method": name,

@@ -5,6 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tljax.evaluation import validator
@@ -15,7 +17,7 @@ from tljax.recipes.adapting.results import about
 from tljax.recipes.adapting.setup import Setup
 from tljax.recipes.adapting.train import Trained
 from tljax.recipes.finetune.scoring import outputs
-from tljax.recipes.results import drawn, fitted_temperature, gain_over, mean_of, or_none
+from tljax.recipes.results import drawn, fitted_temperature, gain_over, mean_of, or_nan, or_none
 
 PREDICTIONS = "predictions.csv"
 METRIC = "validator"
@@ -42,7 +44,7 @@ def look(setup: Setup, name: str, run: Trained) -> Look:
     found = {key: outputs(setup.model, run.params, part) for key, part in
              (("valid", source.valid), ("source", source.test), ("target", target.test))}  # fmt: skip
     calmer = fitted_temperature(found["valid"].logits, source.valid)
-    chances = _softmax(np.asarray(found["target"].logits, np.float64) / calmer).astype(np.float32)
+    chances = np.asarray(jax.nn.softmax(jnp.asarray(found["target"].logits, jnp.float32) / calmer))
     counts = np.bincount(chances.argmax(-1), minlength=chances.shape[1])
     cell = {
         "method": name,
@@ -93,11 +95,6 @@ def predictions(setup: Setup, looks: Mapping[str, list[Look]]) -> str:
     return text.getvalue()
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    raised = np.exp(logits - logits.max(-1, keepdims=True))
-    return raised / raised.sum(-1, keepdims=True)
-
-
 def _together(looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
     """By the mean over the seeds: the class of each example, and its probability."""
     mean = np.mean([found.chances for found in looks], axis=0)
@@ -129,7 +126,7 @@ def _summary(looks: Mapping[str, list[Look]], name: str) -> dict[str, Any]:
 
 
 def _values(found: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    return [np.nan if one[key] is None else one[key] for one in found]
+    return [or_nan(one[key]) for one in found]
 
 
 def _verdict(summary: Sequence[Mapping[str, Any]], chooser: str, examples: int) -> dict[str, Any]:

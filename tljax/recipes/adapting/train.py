@@ -111,7 +111,7 @@ def _fitted(setup: Setup, method: Approach, seed: int, folder: pathlib.Path, sho
         train,
         valid,
         optimizer=optimizer(settings.learning_rate, settings.weight_decay, method.steady),
-        metric=judge(settings),
+        metric=_judge(settings),
         seed=settings.seed + seed,
         steps=settings.steps,
         batch_size=settings.batch_size,
@@ -144,7 +144,7 @@ def optimizer(learning_rate: float, weight_decay: float, steady: bool) -> optax.
     )
 
 
-def judge(settings: AdaptSettings) -> Validator:
+def _judge(settings: AdaptSettings) -> Validator:
     """What chooses the step, and what else is followed: with labels of the target also its accuracy."""
     if settings.unlabelled:
         return validator(settings.validator, also=("source_accuracy",))

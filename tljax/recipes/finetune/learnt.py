@@ -14,7 +14,7 @@ from tljax.recipes.finetune.scoring import outputs
 from tljax.recipes.finetune.settings import FinetuneSettings, finetune_settings
 from tljax.recipes.finetune.setup import load_setup
 from tljax.recipes.folder import read_object
-from tljax.recipes.results import CLASS_METRICS, mean_of, numbers_of, score_logits
+from tljax.recipes.results import CLASS_METRICS, mean_of, numbers_of, or_nan, score_logits
 
 
 def on_new_data(
@@ -44,7 +44,7 @@ def on_new_data(
         seed = found["winner"]
         calm = next((c["test"].get("temperature") for c in found["cells"] if c["seed"] == seed), None)
         metrics = numbers_of(score_logits(logits, test, calm or math.nan), CLASS_METRICS)
-        told = {key: mean_of([math.nan if value is None else value]) for key, value in metrics.items()}
+        told = {key: mean_of([or_nan(value)]) for key, value in metrics.items()}
         rows.append({"method": name, "shots": results["shots"][0], "seeds": 1, "examples": len(test), "metrics": told})
     return rows
 
