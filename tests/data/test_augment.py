@@ -5,7 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.data import Augment, DataError, chain, color_jitter, cutmix, mixup, random_crop, random_flip
+from tljax.data import (
+    Augment,
+    DataError,
+    chain,
+    color_jitter,
+    cutmix,
+    fit_standardiser,
+    mixup,
+    on_levels,
+    random_crop,
+    random_flip,
+    standardise,
+)
 from tljax.types import Batch
 
 
@@ -35,6 +47,24 @@ def test_the_key_decides_and_labels_stay() -> None:
     np.testing.assert_array_equal(a.x, b.x)
     assert (np.asarray(a.x) != np.asarray(c.x)).any()
     np.testing.assert_array_equal(a.y, batch.y)
+
+
+def test_on_levels_of_standardised_images_is_the_augmentation_of_the_images() -> None:
+    x = np.random.default_rng(0).uniform(size=(4, 5, 5, 3)).astype(np.float32)
+    statistics = fit_standardiser(x)
+    black, white = (standardise(np.full((1, 3), level), statistics)[0] for level in (0, 1))
+    key, jitter = jax.random.key(0), color_jitter()
+    found = on_levels(jitter, black, white)(key, Batch(jnp.asarray(standardise(x, statistics)), jnp.arange(4)))
+    wanted = standardise(np.asarray(jitter(key, Batch(jnp.asarray(x))).x), statistics)
+    np.testing.assert_allclose(found.x, wanted, atol=1e-5)
+    np.testing.assert_array_equal(found.y, np.arange(4))
+
+
+def test_on_levels_says_what_it_cannot_use() -> None:
+    with pytest.raises(DataError, match=r"low < high for each channel; found \[0.0, 1.0\] and \[1.0, 1.0\]"):
+        on_levels(random_flip(), np.array([0.0, 1.0]), np.array([1.0, 1.0]))
+    with pytest.raises(DataError, match=r"images \[B, H, W, 2\]; found \[1, 4, 4, 1\]"):
+        on_levels(random_flip(), np.zeros(2), np.ones(2))(jax.random.key(0), Batch(image()[None]))
 
 
 def test_what_is_no_image_is_refused() -> None:

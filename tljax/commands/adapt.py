@@ -63,6 +63,7 @@ def _add_method(group: Any) -> None:
     )
     add("--weights", metavar="PATH", help="pretrained weights to start from, in place of --model")
     add("--bottleneck", type=int, metavar="D", help="width of a layer before the head, 0: none (default: by method)")
+    add("--flip", action="store_true", help="mirror images by chance in the views of fixmatch and mean-teacher")
     add(
         "--validator",
         metavar="NAME",

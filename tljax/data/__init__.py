@@ -1,7 +1,7 @@
 """Data sets: arrays that have been checked, readers, splits, and the order in which examples come."""
 
 from tljax.data.arrays import Dataset, require_every_class
-from tljax.data.augment import Augment, chain, random_crop, random_flip
+from tljax.data.augment import Augment, chain, on_levels, random_crop, random_flip
 from tljax.data.builtin import BUILT_IN
 from tljax.data.classes import class_indices
 from tljax.data.colour import color_jitter
@@ -62,6 +62,7 @@ __all__ = [
     "load_whole",
     "match_images",
     "mixup",
+    "on_levels",
     "rand_augment",
     "random_crop",
     "random_flip",

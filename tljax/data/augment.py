@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tljax.data.error import DataError
 from tljax.types import Array, Batch, Key
@@ -55,6 +56,37 @@ def chain(*steps: Augment) -> Augment:
         return batch
 
     return augment
+
+
+def on_levels(augment: Augment, low: np.ndarray, high: np.ndarray) -> Augment:
+    """`augment`, which wants images of 0..1, for standardised ones: it sees ``(x - low) / (high - low)``.
+
+    What it makes of them is brought back. `low` and `high`, `[C]`, are the values of black and white in each channel;
+    what lies outside is cut.
+
+    Raises:
+      DataError: a `high` that is not above its `low`, or what are no images of as many channels.
+
+    >>> darker = lambda key, batch: batch._replace(x=batch.x / 2)
+    >>> batch = Batch(jnp.array([-1.0, 0.0, 3.0]).reshape(1, 1, 3, 1))
+    >>> on_levels(darker, np.array([-1.0]), np.array([1.0]))(jax.random.key(0), batch).x.ravel().tolist()
+    [-1.0, -0.5, 0.0]
+    """
+    low, span = np.asarray(low, np.float32), np.asarray(high, np.float32) - np.asarray(low, np.float32)
+    if low.ndim != 1 or low.shape != span.shape or not (span > 0).all():
+        raise DataError(
+            f"on_levels needs low < high for each channel; found {low.tolist()} and {np.asarray(high).tolist()}"
+        )
+
+    def scaled(key: Key, batch: Batch) -> Batch:
+        x = batch.x
+        if jnp.ndim(x) != 4 or x.shape[3] != len(low):
+            raise DataError(f"on_levels needs images [B, H, W, {len(low)}]; found {list(jnp.shape(x))}")
+        start, width = (jnp.asarray(value, x.dtype)[None, None, None] for value in (low, span))
+        changed = augment(key, batch._replace(x=jnp.clip((x - start) / width, 0, 1)))
+        return changed._replace(x=changed.x * width + start)
+
+    return scaled
 
 
 def _on_images(one: Callable[[Key, Array], Array]) -> Augment:

@@ -16,7 +16,9 @@ from tljax.types import TljaxError
 
 BASELINE = "source-only"
 """The method that every other is compared to: training on the source alone."""
-_STREAMS = ("source", "target", "stream")
+VIEWS: Mapping[str, str] = MappingProxyType({"weak": "target", "strong": "target"})
+"""The streams that are views of another."""
+_STREAMS = ("source", "target", "stream", *VIEWS)
 
 
 class Method(NamedTuple):
@@ -29,8 +31,10 @@ class Method(NamedTuple):
     """Width of the dense layer between backbone and head; 0 for none."""
     steady: bool = False
     """Whether the learning rate stays as it is; else it decays."""
-    streams: Mapping[str, str] = MappingProxyType({})
-    """Streams other than the usual that it reads."""
+    options: Mapping[str, Any] = MappingProxyType({})
+    """Options of the term that are published so for domain adaptation."""
+    images: bool = False
+    """Whether it is for images alone, for it learns from how views of one differ."""
 
 
 METHODS: Mapping[str, Method] = {
@@ -47,8 +51,12 @@ METHODS: Mapping[str, Method] = {
     "afn": Method("growing feature norms", weight=0.05, bottleneck=1000, steady=True),
     "swd": Method("sliced Wasserstein distance of the features"),
     "bnm": Method("batch nuclear norm of the target's predictions"),
-    "mean_teacher": Method(
-        "predictions for the target as those of a slow copy", weight=3.0, streams={"weak": "target", "strong": "target"}
+    "mean_teacher": Method("predictions for the target as those of a slow copy", weight=3.0),
+    "fixmatch": Method(
+        "sure predictions on a weak view as labels of a strong one",
+        bottleneck=1024,
+        images=True,
+        options=MappingProxyType({"threshold": 0.9}),
     ),
     "entropy_minimization": Method("sure predictions on the target", weight=0.1),
     "information_maximization": Method("sure and various predictions on the target"),
@@ -64,6 +72,8 @@ class Approach(NamedTuple):
     objective: Term
     bottleneck: int
     steady: bool
+    images: bool
+    """Whether it is for images alone."""
 
 
 def approach(text: str) -> Approach:
@@ -79,7 +89,7 @@ def approach(text: str) -> Approach:
     """
     parts = [_with_underscores(part) for part in read_sum(text)]
     if [part.call.name for part in parts] == ["source_only"] and not parts[0].call.options:
-        return Approach(BASELINE, cross_entropy(), 0, False)
+        return Approach(BASELINE, cross_entropy(), 0, False, False)
     for part in parts:
         _check_name(part.call, text)
     terms = [_term(part, text) for part in parts]
@@ -87,7 +97,8 @@ def approach(text: str) -> Approach:
     name = "+".join(str(part._replace(call=_hyphened(part.call))) for part in parts)
     widest = max(row.bottleneck for row in rows)
     total = _summed(cross_entropy(), *terms, text=text)
-    return Approach(name, total, widest, any(row.steady for row in rows))
+    steady, images = (any(getattr(row, of) for row in rows) for of in ("steady", "images"))
+    return Approach(name, total, widest, steady, images)
 
 
 def _with_underscores(part: Part) -> Part:
@@ -114,14 +125,14 @@ def _term(part: Part, text: str) -> Term:
     call = part.call
     factory = getattr(objectives, call.name)
     row = METHODS[call.name]
-    known = [name for name in inspect.signature(factory).parameters if name not in (*_STREAMS, *row.streams)]
+    known = [name for name in inspect.signature(factory).parameters if name not in _STREAMS]
     for option in call.options:
         if option not in known:
             listed = f"it has {', '.join(known)}" if known else "it has none"
             raise SettingsError(f"{call.name} has no option {option!r}{did_you_mean(option, known)}; {listed}")
     weight = row.weight if part.weight is None else part.weight
     try:
-        term = factory(**{name: _option(value) for name, value in call.options.items()}, **row.streams)
+        term = factory(**{**row.options, **{name: _option(value) for name, value in call.options.items()}})
     except (TljaxError, TypeError, ValueError) as error:
         raise SettingsError(f"method {text!r}: {error}") from error
     return term if weight == 1 else weight * term

@@ -43,6 +43,8 @@ class AdaptSettings(Numerics):
     bottleneck: int | None = None
     """Its width, 0 for none; None: the methods' own."""
     methods: tuple[str, ...] = ("jan+mcc",)
+    flip: bool = False
+    """Whether views of the target's images are mirrored, too, by chance; for methods that compare views."""
     validator: str = "im"
     seeds: int = 3
     seed: int = 0

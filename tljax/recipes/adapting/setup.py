@@ -2,17 +2,20 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 from tljax.checkpoints import open_weights
+from tljax.data import Augment
 from tljax.models import Pretrained, load_pretrained, with_bottleneck
 from tljax.models.recognition import recognise
 from tljax.recipes.adapting.domains import Domains, noted
 from tljax.recipes.adapting.models import model_of
 from tljax.recipes.adapting.reading import read_domains
 from tljax.recipes.adapting.settings import AdaptSettings
+from tljax.recipes.adapting.views import augmentations, require_images
 from tljax.tree import graft
 from tljax.types import Model, Params
 
@@ -31,6 +34,11 @@ class Setup:
     model: Model
     pretrained: Pretrained | None
     """What the weights are of, where there are any."""
+
+    @functools.cached_property
+    def views(self) -> Mapping[str, Augment]:
+        """How the views of the target come about."""
+        return augmentations(self.domains, self.settings.flip)
 
     @functools.cached_property
     def starts(self) -> dict[int, Params]:
@@ -58,6 +66,7 @@ def load_setup(settings: AdaptSettings) -> Setup:
     """
     found = None if settings.weights is None else recognise(open_weights(settings.weights), {})
     domains = read_domains(settings, found)
+    require_images(settings.approaches, domains)
     classes = len(domains.classes)
     pretrained = None
     if settings.weights is not None:

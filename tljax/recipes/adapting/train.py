@@ -19,7 +19,7 @@ from tljax.checkpoints.run import make_folder
 from tljax.evaluation import Validator, validator
 from tljax.plans import Plan, plan, rate
 from tljax.processes import at_hand, by_first, from_first
-from tljax.recipes.adapting.methods import Approach
+from tljax.recipes.adapting.methods import VIEWS, Approach
 from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.adapting.setup import Setup
 from tljax.recipes.timing import Timing, stopwatch
@@ -116,6 +116,7 @@ def _fitted(setup: Setup, method: Approach, seed: int, folder: pathlib.Path, sho
         steps=settings.steps,
         batch_size=settings.batch_size,
         **settings.of_fit(settings.batch_size),
+        **({"views": VIEWS, "augment": setup.views} if _compares_views(method) else {}),
         eval_every=max(1, settings.steps // EVALUATIONS),
         run_dir=folder / f"seed_{seed}",
         progress=f"{method.name} {seed + 1}/{settings.seeds}" if show else False,
@@ -125,6 +126,10 @@ def _fitted(setup: Setup, method: Approach, seed: int, folder: pathlib.Path, sho
 def _adapts(method: Approach) -> bool:
     """Whether it reads anything but the source's labelled examples."""
     return method.objective.streams != ("train",)
+
+
+def _compares_views(method: Approach) -> bool:
+    return not VIEWS.keys().isdisjoint(method.objective.streams)
 
 
 @functools.cache
