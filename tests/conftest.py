@@ -1,13 +1,15 @@
 """Strict numerics, eight simulated devices, and the folder of real data."""
 
 import collections
+import gc
 import importlib.metadata
 import os
 import pathlib
+from collections.abc import Iterator
 
 # Level 1 of the compiler saves a third of the suite's time, which is mostly compilation.
 _FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
-# The older code generator takes two thirds of the time; .ci/run asks for the usual one. An unknown flag would end JAX.
+# The older code generator takes two thirds of the time; .ci/run asks for the usual one too. An unknown flag would end JAX.
 if "TLJAX_TEST_USUAL_COMPILER" not in os.environ and importlib.metadata.version("jax").startswith("0.10."):
     _FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
@@ -34,6 +36,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if seen[name] % mark.args[0]:
                 item.add_marker(pytest.mark.slow)
             seen[name] += 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect() -> Iterator[None]:
+    """What JAX keeps of the tests before, millions of objects, is not looked through at every later collection."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
