@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 # Level 1 of the compiler saves a third of the suite's time, which is mostly compilation.
 _FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
-# The older code generator takes two thirds of the time; .ci/run asks for the usual one too. An unknown flag would end JAX.
+# The older code generator takes two thirds of the time; .ci/run tests a part by both. An unknown flag would end JAX.
 if "TLJAX_TEST_USUAL_COMPILER" not in os.environ and importlib.metadata.version("jax").startswith("0.10."):
     _FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
