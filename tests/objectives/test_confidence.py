@@ -238,6 +238,22 @@ def test_the_teacher_is_the_average_of_the_students():
         np.testing.assert_allclose(metrics["mean_teacher/agreement"], agreement, rtol=1e-6)
 
 
+def test_only_examples_that_the_teacher_is_sure_of_count():
+    sharp, threshold = 1.5 * gs, 0.8
+    streams = {name: Output(jnp.asarray(gt, "float32"), None) for name in ("weak", "strong")}
+    batches = {name: Batch(jnp.asarray(sharp, "float32")) for name in streams}
+    evaluate = lambda params, x: Output(x * params["w"], None)  # noqa: E731
+    scene = Scene(streams, batches, {"w": jnp.float32(1)}, None, jnp.int32(0), None, evaluate)
+    term = mean_teacher(threshold=threshold)
+    value, _, metrics = term.apply(term.init(jax.random.key(0), scene), scene)
+    told = softmax(sharp)
+    sure = told.max(1) > threshold
+    assert 0 < sure.sum() < len(sure)
+    np.testing.assert_allclose(value, (sure * ((softmax(gt) - told) ** 2).sum(1)).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["mean_teacher/confident"], sure.mean(), rtol=1e-6)
+    assert "mean_teacher/confident" not in mean_teacher().apply(term.init(jax.random.key(0), scene), scene)[2]
+
+
 def test_no_gradient_flows_through_the_teacher():
     term, evaluate = mean_teacher(weak="u", strong="u"), lambda params, x: Output(x * params["w"], None)
     x = jnp.asarray(gs, "float32")
@@ -262,6 +278,7 @@ def test_no_gradient_flows_through_the_teacher():
         (lambda: pseudo_label_losses(gt, gt[:3]), LabelError, r"\[6, 4\] and \[3, 4\]"),
         (lambda: consistency_losses(gt, gt[:, :2]), LabelError, r"\[6, 4\] and \[6, 2\]"),
         (lambda: mean_teacher(decay=1.0), LabelError, r"decay=1\.0"),
+        (lambda: mean_teacher(threshold=-0.1), LabelError, r"threshold=-0\.1"),
         (lambda: fixmatch(threshold=1.5), LabelError, r"threshold=1\.5"),
         (lambda: ramp_up(steps=0), ScheduleError, "steps=0"),
     ],

@@ -1,5 +1,8 @@
 """Expressions of methods: what is read, what is refused, and that nothing in them runs."""
 
+import pathlib
+import re
+
 import pytest
 
 from tljax.recipes import SettingsError
@@ -53,6 +56,15 @@ def test_every_method_builds(name):
     assert found.name == name.replace("_", "-")
     assert set(found.objective.streams) & {"source", "train"}  # the cross-entropy's
     assert "target" in {VIEWS.get(stream, stream) for stream in found.objective.streams}
+
+
+def test_the_documentation_lists_them_all():
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "adapt.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\S+) \| (\S+) \| (.*) \|$", text, re.MULTILINE)
+    assert rows == [
+        (name.replace("_", "-"), f"{row.weight:g}", str(row.bottleneck or "none"), row.summary)
+        for name, row in METHODS.items()
+    ]
 
 
 def test_weights_are_the_published_ones_unless_given():

@@ -128,11 +128,12 @@ def test_the_steps_are_those_of_fit(case):
 
 
 @pytest.mark.slow
-def test_methods_of_adaptation_read_two_streams():
-    found = open_case(settings(model=["mlp"], method=["dann"], batch=[4]).configurations[0], settings(model=["mlp"]))
+@pytest.mark.parametrize(("method", "examples"), [("dann", 8), ("fixmatch", 12)])
+def test_methods_of_adaptation_read_several_streams(method, examples):
+    found = open_case(settings(model=["mlp"], method=[method], batch=[4]).configurations[0], settings(model=["mlp"]))
     for _ in range(3):
         found.timed.turn()
-    assert found.examples == 8
+    assert found.examples == examples
     assert found.check() > 0.5
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.objectives.describe import describe
+from tljax.objectives.fixmatch import confident
 from tljax.objectives.mean import weighted_mean, widened
 from tljax.objectives.stream import LabelError, name_of
 from tljax.objectives.term import Metrics, Owned, Scene, Term
@@ -37,7 +38,7 @@ def consistency_losses(logits: Array, others: Array) -> Array:
     return jnp.sum(jnp.square(p - q), axis=-1)
 
 
-def mean_teacher(*, decay: float = 0.999, weak: str = "weak", strong: str = "strong") -> Term:
+def mean_teacher(*, decay: float = 0.999, threshold: float = 0.0, weak: str = "weak", strong: str = "strong") -> Term:
     """Mean teacher: the model's predictions for `strong` are those of a slow copy of it for `weak`.
 
     The mean over the batch of `consistency_losses`. The copy, the teacher, moves towards the model in each step by
@@ -45,20 +46,26 @@ def mean_teacher(*, decay: float = 0.999, weak: str = "weak", strong: str = "str
     is carried in the term's state. The two streams show the same examples (``fit(views=...)``), and both go through the
     model, so that its running statistics see both; or they are one:
     ``mean_teacher(weak="unlabelled", strong="unlabelled")``. The weight usually rises at first:
-    ``ramp_up(steps=4000) * mean_teacher()``. TLlib takes the sum over the batch and not the mean. Logs `mean_teacher`,
-    and `mean_teacher/agreement`, how often both name the same class.
+    ``ramp_up(steps=4000) * mean_teacher()``. TLlib takes the sum over the batch and not the mean.
+
+    With a `threshold` an example counts only where the teacher's largest probability exceeds it, which takes the place
+    of the rise where the streams are of another domain: self-ensembling, ``3 * mean_teacher(decay=0.99,
+    threshold=0.8)`` in TLlib. Logs `mean_teacher`, `mean_teacher/agreement`, how often both name the same class, and
+    with a threshold `mean_teacher/confident`, the share of the examples that count.
 
     Raises:
-        LabelError: `decay` outside 0..1.
+        LabelError: `decay` or `threshold` outside 0..1.
 
-    Reference: Tarvainen and Valpola 2017, arXiv:1703.01780.
+    Reference: Tarvainen and Valpola 2017, arXiv:1703.01780; French et al. 2018, arXiv:1706.05208.
 
     >>> print(mean_teacher(decay=0.99))
     mean_teacher(decay=0.99)
     """
     if not 0 <= decay < 1:
         raise LabelError(f"mean_teacher: decay={decay}; expected a number from 0 to below 1, as 0.999")
-    text = describe(mean_teacher, decay=decay, weak=weak, strong=strong)
+    if not 0 <= threshold < 1:
+        raise LabelError(f"mean_teacher: threshold={threshold}; expected a probability from 0 to below 1")
+    text = describe(mean_teacher, decay=decay, threshold=threshold, weak=weak, strong=strong)
 
     def init(key: Key, scene: Scene) -> Owned:
         del key
@@ -70,9 +77,14 @@ def mean_teacher(*, decay: float = 0.999, weak: str = "weak", strong: str = "str
         teacher = jax.lax.stop_gradient(followed(owned.state, scene.params, scene.step, decay, scene.micro))
         narrow = jax.tree.map(lambda slow, now: slow.astype(now.dtype), teacher, scene.params)
         told = jax.lax.stop_gradient(scene.evaluate(narrow, scene.batches[shown].x).logits)
-        loss = weighted_mean(consistency_losses(logits, told), weight)
-        agree = (jnp.argmax(logits, axis=-1) == jnp.argmax(told, axis=-1)).astype(loss.dtype)
-        return loss, teacher, {"mean_teacher": loss, "mean_teacher/agreement": weighted_mean(agree, weight)}
+        losses = consistency_losses(logits, told)
+        metrics = {"agreement": jnp.argmax(logits, axis=-1) == jnp.argmax(told, axis=-1)}
+        if threshold:
+            metrics["confident"] = confident(told, threshold=threshold)
+            losses = jnp.where(metrics["confident"], losses, 0)
+        loss = weighted_mean(losses, weight)
+        shares = {f"mean_teacher/{n}": weighted_mean(v.astype(loss.dtype), weight) for n, v in metrics.items()}
+        return loss, teacher, {"mean_teacher": loss, **shares}
 
     return Term(apply, init, text, (strong, weak) if weak != strong else (strong,))
 

@@ -51,7 +51,11 @@ METHODS: Mapping[str, Method] = {
     "afn": Method("growing feature norms", weight=0.05, bottleneck=1000, steady=True),
     "swd": Method("sliced Wasserstein distance of the features"),
     "bnm": Method("batch nuclear norm of the target's predictions"),
-    "mean_teacher": Method("predictions for the target as those of a slow copy", weight=3.0),
+    "mean_teacher": Method(
+        "predictions for the target as those of a slow copy, where that is sure",
+        weight=3.0,
+        options=MappingProxyType({"decay": 0.99, "threshold": 0.8}),
+    ),
     "fixmatch": Method(
         "sure predictions on a weak view as labels of a strong one",
         bottleneck=1024,

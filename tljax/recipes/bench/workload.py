@@ -124,7 +124,10 @@ def _width(c: Configuration, start: Start) -> int:
 
 
 def _adapted(c: Configuration, start: Start, key: Key) -> Workload:
-    """A method of `tljax adapt`: labelled examples of the source, as many of the target without labels."""
+    """A method of `tljax adapt`: labelled examples of the source, as many of each other stream without labels.
+
+    Views of the target are drawn apart, so what augmenting them costs is not in the step.
+    """
     method, usual = approach(c.method), AdaptSettings()
     model, params = start.model, start.params
     if method.bottleneck:
@@ -132,8 +135,10 @@ def _adapted(c: Configuration, start: Start, key: Key) -> Workload:
         params = graft(_initialised(model, start.example, key), params, reinit=list(FRESH))[0]
     x, y = _drawn(c, start, key)
     train: dict[str, Any] = {"train": (x, y)}
-    if method.objective.streams != ("train",):
-        train = {"source": (x, y), "target": (_drawn(c, start, jax.random.fold_in(key, 1))[0], None)}
+    others = [name for name in method.objective.streams if name not in ("train", "source")]
+    if others:
+        unlabelled = {name: (_drawn(c, start, jax.random.fold_in(key, i))[0], None) for i, name in enumerate(others, 1)}
+        train = {"source": (x, y), **unlabelled}
     optimizer = adapting_optimizer(usual.learning_rate, usual.weight_decay, method.steady)
     return Workload(model, params, method.objective, rules(1.0, bool(method.bottleneck)), optimizer, train)
 
