@@ -185,6 +185,12 @@ def test_the_optimiser_is_that_of_a_loop_by_hand():
     np.testing.assert_allclose(ours, w, rtol=1e-5)
 
 
+def test_the_title_names_both_domains_of_a_file():
+    given = {"method": "mcc", "source": "data/pacs.64.npz#photo", "target": "data/pacs.npz#sketch"}
+    assert adapt_settings(given).title == "pacs#photo -> pacs#sketch"
+    assert adapt_settings(given | {"target": "books/"}).title == "pacs#photo -> books"
+
+
 def test_the_best_step_is_the_first_of_the_best():
     rows = [{"step": s, "split": "valid", "oracle_accuracy": v} for s, v in ((1, 0.5), (2, 0.75), (3, 0.75))]
     assert best_on_test([*rows, {"step": 4, "split": "train", "loss": 0.1}]) == (0.75, 2)

@@ -107,7 +107,7 @@ class AdaptSettings(Numerics):
     @property
     def title(self) -> str:
         """Source and target in a few words."""
-        return " -> ".join(pathlib.PurePath(spec).name.split(".")[0] for spec in (self.source, self.target))
+        return " -> ".join(map(_short, (self.source, self.target)))
 
     def described(self) -> dict[str, Any]:
         """What decides the result, as JSON values."""
@@ -117,6 +117,12 @@ class AdaptSettings(Numerics):
     def folder(self) -> pathlib.Path:
         """The run folder: the one given, or one named after the settings."""
         return run_folder(self.run_dir, self.described(), "adapt", self.title, *(a.name for a in self.approaches))
+
+
+def _short(spec: str) -> str:
+    """The name of a file without its ending, and what `#` chooses in it."""
+    name, sign, group = pathlib.PurePath(spec).name.partition("#")
+    return name.split(".")[0] + sign + group
 
 
 def adapt_settings(values: Mapping[str, Any]) -> AdaptSettings:
