@@ -210,7 +210,7 @@ def test_a_loss_that_becomes_nan_names_the_step_the_metric_and_the_last_good_che
     def value(scene):
         blow = jnp.where(scene.step >= 6, jnp.nan, 1.0)
         loss = blow * jnp.mean(jnp.square(scene.outputs["train"].logits))
-        return loss, {"pull": loss, "calm": jnp.float32(1)}
+        return loss, {"pull": loss, "calm": jnp.float32(1), "accuracy": blow}
 
     options = {"objective": stateless(value, "bomb"), "steps": 20, "run_dir": tmp_path, "save_every": 2, "log_every": 2}
     message = (

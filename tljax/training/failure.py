@@ -26,7 +26,7 @@ def failure(run: Run, failed: int, checkpoints: RunCheckpoints | None) -> NonFin
     learnt = {**run.state.trainable, "stats": run.state.stats}
     losses = [name for name in metrics if is_loss(name)]
     if losses:
-        terms = [name for name in metrics if name not in losses and not name.startswith("grad_norm")]
+        terms = [name for name in metrics if name not in losses and not _is_no_loss(name)]
         which = f": of its terms {_listed(terms)}" if terms else ""
         what = f"the {losses[0].replace('_', ' of the phase ')} became NaN or infinite at step {failed}{which}"
     elif np.any(exhausted(run.state.scaling)):
@@ -38,6 +38,11 @@ def failure(run: Run, failed: int, checkpoints: RunCheckpoints | None) -> NonFin
     if checkpoints is not None and checkpoints.newest() is not None:
         kept = f" Checkpoint {checkpoints.newest()} in {checkpoints.folder} is from before that."
     return NonFiniteError(f"{what}. Lower the learning rate, or clip gradients with clip_norm=1.0.{kept}")
+
+
+def _is_no_loss(name: str) -> bool:
+    """Whether a metric of a step is logged beside losses, as the accuracy, which is NaN where the logits are."""
+    return name.startswith("grad_norm") or name.endswith("accuracy")
 
 
 def _listed(names: list[str]) -> str:
