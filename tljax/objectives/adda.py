@@ -29,6 +29,7 @@ def adda(
     weight: float = 0.1,
     discriminator: nn.Module | Model | None = None,
     strength: float | Schedule | None = None,
+    joint: bool = False,
     source: str = "source",
     target: str = "target",
 ) -> Term:
@@ -40,7 +41,9 @@ def adda(
     2. "discriminator": D alone lowers ``1/2 [CE(D(f_s), 1) + CE(D(f_t), 0)]`` on the features of the model as it
        predicts.
 
-    The term owns D. The domains go through the model one by one, and through D as one batch. Unlike `dann`, the
+    The term owns D. The domains go through the model one by one, or with `joint` as one batch, and through D as one.
+    Where the model normalises by batches, `joint` is better: one by one each domain gets the same mean and variance in
+    training, but not when the model predicts, which is what D sees and what counts. Unlike `dann`, the
     features do not get the gradient of D's own loss, which vanishes where D is sure. Logs `adda`,
     `adda_discriminator` and `domain_accuracy`. A factor before the term scales D's loss too; `weight` is what
     balances: 0.1 is published for digits, 0.3 from SVHN to MNIST.
@@ -51,6 +54,7 @@ def adda(
             `Discriminator()`.
         strength: what the gradient from D to the features is multiplied by, a number or a schedule; by default
             `warm_up()`.
+        joint: whether both domains go through the model as one batch.
         source: the stream of the labelled domain; its labels are not read here.
         target: the stream of the other.
 
@@ -65,7 +69,8 @@ def adda(
     >>> print(cross_entropy() + adda(weight=0.3))
     cross_entropy() + adda(weight=0.3)
     """
-    text = describe(adda, weight=weight, discriminator=discriminator, strength=strength, source=source, target=target)
+    options = {"discriminator": discriminator, "strength": strength, "joint": joint}
+    text = describe(adda, weight=weight, **options, source=source, target=target)
     told, rising = discriminator_of(discriminator, text), schedule_of(strength, warm_up(), text)
 
     def init(key: Key, scene: Scene) -> Owned:
@@ -87,7 +92,7 @@ def adda(
         return value, state, {"adda": value}
 
     phases = (Phase("features", owned=False), Phase("discriminator", learns=None, others=False))
-    return Term(apply, init, text, (source, target), phases=phases)
+    return Term(apply, init, text, (source, target), joint=(source, target) if joint else (), phases=phases)
 
 
 def adda_from(
