@@ -114,6 +114,7 @@ def test_a_probe_of_some_sentences(minilm, folder, data_dir):
 @pytest.mark.parametrize(
     ("train", "test", "published"),
     [
+        ("sst2_train", "sst2_dev", 0.783),
         ("trec6_train", "trec6_test", 0.900),
         ("banking77_train", "banking77_test", 0.930),
     ],

@@ -24,7 +24,9 @@ FAMILIES = {
     "bert": (models.bert("tiny", 3, width=16, depth=1, heads=2, vocab=50, positions=12, pool="pooler"), TEXT),
 }
 MORE = {
+    "wide resnet": (models.wide_resnet(10, 3, widen=1, dropout=0.1), IMAGES),
     "imagenet resnet": (models.imagenet_resnet((1, 1), 3, block="bottleneck", widths=(16, 16), stem=8), IMAGES),
+    "basic resnet": (models.imagenet_resnet((1, 1), 3, block="basic", widths=(4, 8), stem=8), IMAGES),
     "mobilenet": (models.mobilenet_v1(0.25, 3, min_channels=4), jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)),
     "convnext": (
         models.convnext("tiny", 3, depths=(1, 1), widths=(8, 12), patch=2, layer_scale=0.5, drop_path=0.1), IMAGES

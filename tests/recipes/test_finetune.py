@@ -22,8 +22,6 @@ from tljax.recipes.finetune import FinetuneSettings, run_finetune, train
 from tljax.recipes.finetune.methods import METHODS
 from tljax.tree import named_leaves
 
-ALIKE = {"full", "lora", "linear-probe", "rslora", "olora", "bitfit"}
-"""Methods that other tests here run, or that differ from one of the others by a start, a scale, or who learns."""
 SMALL = {"labels_per_class": 6, "seeds": 2, "steps": 4, "batch_size": 4, "rank": 2, "learning_rates": ("1e-3,1e-2",)}
 
 
@@ -197,7 +195,7 @@ def test_images_by_a_folder_s_preprocessor(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", sorted({*METHODS} - ALIKE))
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_two_steps(method: str, places, tmp_path: pathlib.Path) -> None:
     options = {"steps": 2, "seeds": 1, "learning_rates": ("1e-2",)}
     found = run_finetune(settings(places, tmp_path, methods=(method,), **options), show=False)

@@ -167,7 +167,7 @@ def test_killed_at_random_moments(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["truncated", "flipped"])
+@pytest.mark.parametrize("way", ["truncated", "emptied", "flipped"])
 def test_a_damaged_newest_checkpoint_changes_nothing_but_a_warning(tmp_path, unbroken, way):
     assert run(tmp_path, "saved", "4")[0] == -signal.SIGKILL
     newest = tmp_path / "run" / "checkpoints" / "28"
@@ -175,7 +175,7 @@ def test_a_damaged_newest_checkpoint_changes_nothing_but_a_warning(tmp_path, unb
     content = bytearray(file.read_bytes())
     if way == "flipped":
         content[len(content) // 2] ^= 1
-    file.write_bytes({"truncated": content[: len(content) // 2], "flipped": content}[way])
+    file.write_bytes({"truncated": content[: len(content) // 2], "emptied": b"", "flipped": content}[way])
     status, said = run(tmp_path)  # it runs with warnings as errors
     assert status == 1
     assert "checkpoint 28 is damaged" in said

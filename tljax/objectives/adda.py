@@ -42,8 +42,8 @@ def adda(
        predicts.
 
     The term owns D. The domains go through the model one by one, or with `joint` as one batch, and through D as one.
-    Where the model normalises by batches, `joint` is better: one by one each domain gets the same mean and variance in
-    training, but not when the model predicts, which is what D sees and what counts. Unlike `dann`, the
+    Where the model normalises by batches, one by one means that each domain gets the same mean and variance in
+    training, but not when the model predicts, which is what D sees; try `joint` there. Unlike `dann`, the
     features do not get the gradient of D's own loss, which vanishes where D is sure. Logs `adda`,
     `adda_discriminator` and `domain_accuracy`. A factor before the term scales D's loss too; `weight` is what
     balances: 0.1 is published for digits, 0.3 from SVHN to MNIST.

@@ -1,18 +1,21 @@
 """The two sides of a transfer, read, split, brought to one shape and standardised."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from tljax.data import (
+    Augment,
     Dataset,
     Standardiser,
     fit_standardiser,
     k_shot,
     load,
     match_images,
+    random_crop,
     standardise,
     stratified_split,
 )
@@ -179,3 +182,14 @@ def _fitted(source: Task, target: Task) -> Task:
     train, valid, test = (match_images(part, *wanted) for part in (source.train, source.valid, source.test))
     note = f"source images were brought to {'x'.join(map(str, wanted))}"
     return Task(source.name, train, valid, test, (*source.notes, note))
+
+
+def shifts(shape: Sequence[int]) -> Augment:
+    """Shifts of images of `shape` by up to an eighth of the shorter side, and a pixel at least.
+
+    >>> from tljax.types import Batch
+    >>> batch = Batch(np.ones((2, 8, 8, 1), np.float32))
+    >>> shifts((8, 8, 1))(jax.random.key(0), batch).x.shape
+    (2, 8, 8, 1)
+    """
+    return random_crop(max(1, min(shape[:2]) // 8))

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import optax
 
-from tljax.data import Augment, random_crop
 from tljax.evaluation import predict
 from tljax.evaluation.report import write_report
 from tljax.models import build
@@ -23,7 +22,7 @@ from tljax.recipes.results import CLASS_METRICS, drawn, fitted_temperature, numb
 from tljax.recipes.retention import retention
 from tljax.recipes.runs import Cell
 from tljax.recipes.settings import Settings
-from tljax.recipes.tasks import Task, few_labels, load_tasks
+from tljax.recipes.tasks import Task, few_labels, load_tasks, shifts
 from tljax.recipes.timing import Timing, stopwatch
 from tljax.training import fit
 from tljax.tree import GraftReport, count, graft
@@ -138,7 +137,8 @@ _UNITS = (
 def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool) -> _Pretrained:
     model, begun = build(settings.model, source.train.outputs), from_first((folder / "pretrain").exists)
     start = model.init(jax.random.key(settings.seed), source.train.x[:1])
-    shifts = _shifts(source.train.x.shape[1:]) if settings.augment else None
+    shape = source.train.x.shape[1:]
+    shifted = shifts(shape) if settings.augment and len(shape) == 3 else None
     with stopwatch() as spent:
         result = fit(
             model,
@@ -152,7 +152,7 @@ def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool
             batch_size=settings.batch_size,
             **settings.of_fit(settings.batch_size),
             monitor="nll",
-            augment=shifts,
+            augment=shifted,
             run_dir=folder / "pretrain",
             progress="pretrain on the source" if show else False,
         )
@@ -162,13 +162,8 @@ def _pretrain(settings: Settings, source: Task, folder: pathlib.Path, show: bool
     params = at_hand(result.params)
     valid, test = (predict(model, params, part.x).logits for part in (source.valid, source.test))
     found = score_logits(test, source.test, fitted_temperature(valid, source.valid))
-    said = "randomly shifted images" if shifts else None
+    said = "randomly shifted images" if shifted else None
     return _Pretrained(model, params, int(result.best_step), found, said, cost.flops)
-
-
-def _shifts(shape: tuple[int, ...]) -> Augment | None:
-    """Shifts by an eighth of an image; None where inputs are no images."""
-    return random_crop(max(1, min(shape[:2]) // 8)) if len(shape) == 3 else None
 
 
 def _starts(

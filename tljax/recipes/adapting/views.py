@@ -5,23 +5,22 @@ from typing import Any
 
 import numpy as np
 
-from tljax.data import Augment, chain, on_levels, rand_augment, random_crop, random_flip
+from tljax.data import Augment, chain, on_levels, rand_augment, random_flip
 from tljax.recipes.adapting.domains import Domains
 from tljax.recipes.adapting.methods import Approach
 from tljax.recipes.options import SettingsError
+from tljax.recipes.tasks import shifts
 
 OPERATIONS, MAGNITUDE = 2, 10
 """Of RandAugment, as in TLlib's FixMatch for domain adaptation."""
-SHIFT = 8
-"""The side of an image over the largest shift of the weak view, as in FixMatch."""
 
 
 def augmentations(domains: Domains, flip: bool) -> Mapping[str, Augment]:
     """How each view of an image comes about; none for inputs that are no images of 1 or 3 channels.
 
-    The weak one is shifted, and by chance mirrored where `flip`; the strong one too, and changed by RandAugment. Black
-    and white are the extreme values of a channel in the training parts of both domains; what comes in from outside has
-    the source's mean.
+    The weak one is shifted by up to an eighth, as in FixMatch, and by chance mirrored where `flip`; the strong one too,
+    and changed by RandAugment. Black and white are the extreme values of a channel in the training parts of both
+    domains; what comes in from outside has the source's mean.
     """
     if not _are_images(domains.source.train.x):
         return {}
@@ -30,7 +29,7 @@ def augmentations(domains: Domains, flip: bool) -> Mapping[str, Augment]:
     high = np.max([x.max((0, 1, 2)) for x in parts], axis=0)
     high = np.where(high > low, high, low + 1)
     fill = (parts[0].mean((0, 1, 2)) - low) / (high - low)
-    shift = random_crop(max(1, min(parts[0].shape[1:3]) // SHIFT))
+    shift = shifts(parts[0].shape[1:])
     weak = chain(shift, random_flip()) if flip else shift
     changed = on_levels(rand_augment(OPERATIONS, MAGNITUDE, fill=fill.tolist()), low, high)
     return {"weak": weak, "strong": chain(weak, changed)}
