@@ -82,9 +82,7 @@ METHODS = {
     "dann": Method(objective=lambda _: ce() + of.dann(), published=both(91.7, 95.2), **ADVERSARIAL),
     "dan": Method("dropout", lambda _: ce() + of.dan(), published=both(86.0, 89.5), **KERNEL),
     "jan": Method("norm+dropout", lambda _: ce() + of.jan(), published=both(84.0, 86.8), **KERNEL),
-    "adda": Method(
-        objective=lambda _: ce() + of.adda(joint=True), published=both(94.5, 98.3), own_rate=0.01, **ADVERSARIAL
-    ),
+    "adda": Method(objective=lambda _: ce() + of.adda(), published=both(94.5, 98.3), own_rate=0.01, **ADVERSARIAL),
     "cdan": Method(objective=lambda _: ce() + of.cdan(), published=both(96.0, 97.7), **ADVERSARIAL),
     "mcd": Method(
         "mcd", lambda _: ce() + of.mcd(head=of.DeepHead(10), weight=0.3, balance=0.03), USUAL, None, 5e-4,

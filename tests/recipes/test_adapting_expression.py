@@ -69,8 +69,8 @@ def test_the_documentation_lists_them_all():
 
 def test_weights_are_the_published_ones_unless_given():
     assert "0.0001 * bsp()" in str(approach("dann+bsp").objective)
-    assert str(approach("adda").objective) == "cross_entropy() + adda(joint=True)"
-    assert str(approach("adda(joint=false)").objective) == "cross_entropy() + adda()"
+    assert str(approach("adda").objective) == "cross_entropy() + adda()"
+    assert str(approach("adda(joint=false)").objective) == "cross_entropy() + adda(joint=False)"
     assert "0.5 * bsp()" in str(approach("dann+0.5*bsp").objective)
     assert approach("dann+0.5*bsp").name == "dann+0.5*bsp"
     assert str(approach("mcc").objective) == "cross_entropy() + mcc()"

@@ -29,7 +29,7 @@ def adda(
     weight: float = 0.1,
     discriminator: nn.Module | Model | None = None,
     strength: float | Schedule | None = None,
-    joint: bool = False,
+    joint: bool = True,
     source: str = "source",
     target: str = "target",
 ) -> Term:
@@ -41,10 +41,10 @@ def adda(
     2. "discriminator": D alone lowers ``1/2 [CE(D(f_s), 1) + CE(D(f_t), 0)]`` on the features of the model as it
        predicts.
 
-    The term owns D. The domains go through the model one by one, or with `joint` as one batch, and through D as one.
-    Where the model normalises by batches, one by one means that each domain gets the same mean and variance in
-    training, but not when the model predicts, which is what D sees; try `joint` there. Unlike `dann`, the
-    features do not get the gradient of D's own loss, which vanishes where D is sure. Logs `adda`,
+    The term owns D. The domains go through the model as one batch, or without `joint` one by one, and through D as
+    one. Where the model normalises by batches, one by one means that each domain gets the same mean and variance in
+    training, but not when the model predicts, which is what D sees: on digits that gained nothing. Unlike `dann`,
+    the features do not get the gradient of D's own loss, which vanishes where D is sure. Logs `adda`,
     `adda_discriminator` and `domain_accuracy`. A factor before the term scales D's loss too; `weight` is what
     balances: 0.1 is published for digits, 0.3 from SVHN to MNIST.
 
