@@ -70,6 +70,9 @@ def test_on_levels_says_what_it_cannot_use() -> None:
 def test_what_is_no_image_is_refused() -> None:
     with pytest.raises(DataError, match=r"only images \[B, H, W, C\].*found \[2, 3\]"):
         random_flip()(jax.random.key(0), Batch(jnp.ones((2, 3))))
+    for mixing in (mixup(3), cutmix(3)):
+        with pytest.raises(DataError, match=r"without labels has none.*augment=.*source"):
+            mixing(jax.random.key(0), Batch(jnp.zeros((2, 4, 4, 1))))
     with pytest.raises(DataError, match="1 pixel or more; found 0"):
         random_crop(0)
 

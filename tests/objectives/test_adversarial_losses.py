@@ -8,6 +8,7 @@ from adaptation_inputs import fs, ft, golden, gs, gs2, gt, gt2
 from jax.test_util import check_grads
 
 from tljax.objectives import (
+    LabelError,
     class_imbalance,
     classifier_discrepancy,
     conditional_adversarial,
@@ -180,6 +181,30 @@ def test_discriminators_that_are_sure_lose_nothing_to_rounding(logit):
     value, slope = jax.value_and_grad(domain_adversarial)(jnp.array([logit]), jnp.zeros(1))
     assert float(value) == pytest.approx(0.5 * (max(-logit, 0) + np.log(2)), rel=1e-5)
     assert float(slope[0]) == pytest.approx(0.0 if logit > 0 else -0.5)
+
+
+def test_disparity_of_a_second_head_that_is_sure_is_exact_in_float32():
+    first, second = jnp.asarray(gs, "float32"), 12 * jax.nn.one_hot(jnp.argmax(gs, axis=1), gs.shape[1])
+    run = jax.value_and_grad(lambda g: margin_disparity(first, first, first, g))
+    with jax.enable_x64(True):
+        expected = jax.value_and_grad(lambda g: margin_disparity(*[jnp.asarray(first, "float64")] * 3, g))(
+            jnp.asarray(second, "float64")
+        )
+    for found, exact in zip(run(second), expected):
+        np.testing.assert_allclose(found, exact, rtol=2e-5)
+
+
+def test_losses_name_the_shapes_they_need():
+    column, row, table = jnp.zeros((4, 1)), jnp.zeros(4), jnp.zeros((4, 3))
+    for call, message in (
+        (lambda: domain_adversarial(column, row), r"source \[N\] and target \[M\]; found \[4, 1\] and \[4\]"),
+        (lambda: classifier_discrepancy(table, table[:3]), r"first \[B, C\] and second \[B, C\]; found"),
+        (lambda: class_imbalance(row), r"class_imbalance needs logits \[B, C\]; found \[4\]"),
+        (lambda: margin_disparity(table, table, table, table[:2]), r"second_target \[M, C\]; found"),
+        (lambda: spectral_penalty(row, table), r"source \[N, D\] and target \[M, D\]; found \[4\] and \[4, 3\]"),
+    ):
+        with pytest.raises(LabelError, match=message):
+            call()
 
 
 def test_half_precision_is_widened():

@@ -14,6 +14,7 @@ from loss_checks import agrees, slope_agrees, value_of
 from tljax.objectives import (
     DomainError,
     Gaussians,
+    LabelError,
     StreamError,
     adaptive_feature_norm,
     afn,
@@ -286,6 +287,14 @@ def test_other_mistakes():
         correlation_alignment(fs, ft, form="paper")
     with pytest.raises(DomainError, match="on='head'"):
         coral(on="head")
+    with pytest.raises(DomainError, match="coral: form='paper'"):
+        coral(form="paper")
+    with pytest.raises(DomainError, match=r"dan: a kernel is Gaussians.*found 3"):
+        dan(kernel=3)
+    with pytest.raises(DomainError, match=r"jan: a kernel is Gaussians.*found 0.5"):
+        jan(kernels=(Gaussians(), 0.5))
+    with pytest.raises(LabelError, match=r"swd\(projections=0\): projections=0"):
+        swd(projections=0)
     with pytest.raises(DomainError, match="2 of the source, 1 of the target and 2 kernels"):
         joint_mmd([fs, gs], [ft])
     with pytest.raises(DomainError, match="projections=0"):

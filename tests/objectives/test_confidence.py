@@ -17,6 +17,7 @@ from tljax.objectives import (
     batch_nuclear_norm,
     bnm,
     consistency_losses,
+    distillation_losses,
     entropies,
     entropy_minimization,
     fixmatch,
@@ -167,6 +168,54 @@ def test_gradients_are_finite_in_the_corners(loss):
         assert np.isfinite(value), corner
         assert np.isfinite(slope).all(), corner
         assert np.abs(slope).max() <= 2, corner
+
+
+@pytest.mark.one_in(2)
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_confusion_in_float32_where_probabilities_are_too_small_for_it(temperature):
+    """A class that no example comes near; and logits so large that most probabilities are 0."""
+    unseen = rng.normal(size=(9, 7)) - 60 * np.eye(7)[[3]]
+    for logits in (unseen, 50 * rng.normal(size=(5, 12))):
+        run = jax.value_and_grad(lambda g: minimum_class_confusion(g, temperature=temperature))
+        with jax.enable_x64(True):
+            expected, slope = run(jnp.asarray(logits))
+        value, found = run(jnp.asarray(logits, "float32"))
+        np.testing.assert_allclose(expected, confusion_by_hand(logits, temperature=temperature), rtol=1e-6)
+        np.testing.assert_allclose(value, expected, atol=1e-5)
+        np.testing.assert_allclose(found, slope, atol=1e-5)
+
+
+def test_a_class_whose_logit_is_minus_infinity_is_a_class_that_is_not_there():
+    masked = jnp.asarray(np.insert(gt, 2, -np.inf, axis=1), "float32")
+    losses = (
+        lambda g: jnp.mean(entropies(g)),
+        information_loss,
+        lambda g: jnp.mean(distillation_losses(g, jnp.roll(g, 1, axis=0))),
+    )
+    for loss in losses:
+        value, slope = jax.value_and_grad(loss)(masked)
+        there, other = jax.value_and_grad(loss)(jnp.asarray(gt, "float32"))
+        np.testing.assert_allclose(value, there, rtol=1e-5)
+        np.testing.assert_allclose(slope, np.insert(other, 2, 0, axis=1), atol=1e-6)
+    value, slope = jax.value_and_grad(minimum_class_confusion)(masked)
+    assert np.isfinite(value)
+    assert np.isfinite(slope).all()
+
+
+def test_losses_name_the_shapes_they_need():
+    for loss in (entropies, information_loss, minimum_class_confusion):
+        with pytest.raises(LabelError, match=r"needs logits \[B, C\]; found \[4\]"):
+            loss(jnp.zeros(4))
+
+
+def test_options_are_checked_where_the_term_is_made():
+    with pytest.raises(LabelError, match=r"mcc\(temperature=0\): temperature=0; expected a number above 0"):
+        mcc(temperature=0)
+
+
+def test_the_labelled_stream_that_mcc_goes_with_may_have_any_name():
+    assert mcc(source="a", stream="b").joint == ("a", "b")
+    assert set(mcc().joint) == {"train", "source", "target"}
 
 
 @pytest.mark.slow

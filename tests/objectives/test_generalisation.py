@@ -67,6 +67,14 @@ def test_terms_by_hand_before_and_after_the_change(step, penalty):
     np.testing.assert_allclose(metrics["irm/penalty"], np.mean(gaps), rtol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["product", "square"])
+def test_padding_does_not_count_in_the_penalty(form):
+    padded = jnp.concatenate([gs[:4], jnp.full((2, gs.shape[1]), 50.0)])
+    weight = jnp.array([1.0, 1, 1, 1, 0, 0])
+    found = irm_penalty(padded, y[:6], weight, form=form)
+    np.testing.assert_allclose(found, irm_penalty(gs[:4], y[:4], form=form), rtol=1e-5)
+
+
 def test_what_they_say_of_themselves():
     assert str(vrex(["a", "b"])) == "vrex(('a', 'b'))"
     assert str(irm(("a", "b"), form="square", anneal=0)) == "irm(('a', 'b'), anneal=0, form='square')"
@@ -84,6 +92,8 @@ def test_mistakes():
         value_of(irm(("a", "b")), {"a": DOMAINS["a"], "b": (gs, gs)})
     with pytest.raises(DomainError, match="form='sum'"):
         irm_penalty(gs, y, form="sum")
+    with pytest.raises(DomainError, match="form='sum'"):
+        irm(("a", "b"), form="sum")
     with pytest.raises(DomainError, match="batch of one"):
         irm_penalty(gs[:1], y[:1])
     with pytest.raises(DomainError, match=r"\[2, 2\]"):

@@ -157,7 +157,7 @@ WIDE = {"kernel": jnp.ones((8, 5))}
             StartError,
             r"block_00/dense/bias' has the shape \[6\] in the model and \[7\]",
         ),
-        (lambda: tl.lwf(START, HEAD, temperature=-1.0), LabelError, "above 0, found -1"),
+        (lambda: tl.lwf(START, HEAD, temperature=-1.0), LabelError, r"temperature=-1[.]0; expected a number above 0"),
         (lambda: tl.co_tuning(jnp.eye(3, 4), HEAD), HeadError, r"5 categories, .* 4"),
         (lambda: tl.co_tuning(2 * TABLE, HEAD), RelationshipError, "every row"),
         (lambda: tl.co_tuning(TABLE[:2], HEAD), LabelError, "3 classes, the relationship 2"),

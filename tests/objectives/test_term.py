@@ -64,6 +64,9 @@ def value(term, **given):
         (np.float64(0.1) * constant(2, "a"), 0.2, "0.1 * a"),
         (jnp.float32(0.1) * constant(2, "a"), 0.2, "0.1 * a"),
         (constant(2, "a") * np.array(0.1), 0.2, "0.1 * a"),
+        (constant(2, "a") - 0.5 * constant(3, "b"), 0.5, "a + -1 * 0.5 * b"),
+        (-(constant(2, "a") + constant(3, "b")), -5.0, "-1 * (a + b)"),
+        (constant(2, "a") / 4, 0.5, "0.25 * a"),
     ],
 )
 def test_values_and_descriptions(term, expected, text):
@@ -177,6 +180,10 @@ def test_joined_streams_and_layers_are_those_of_all_terms():
         lambda t: None * t,
         lambda t: t * [1.0],
         lambda t: t * jnp.ones(2),
+        lambda t: np.ones(2) * t,
+        lambda t: float("nan") * t,
+        lambda t: np.float32("inf") * t,
+        lambda t: t - 1,
     ],
 )
 def test_what_is_no_term_or_factor_raises(wrong):

@@ -64,6 +64,7 @@ def wide(value):
         (([[1.0], [1.0, 2.0]], [0, 1]), "inputs are no rectangular array"),
         ((np.float32(1), np.int32(1)), "found a single number"),
         ((X[:, :4], Y), r"tanh net with these parameters cannot take inputs float32\[N, 4\]: "),
+        (Batch(X, Y, np.ones(16)), r"\(train\) have weights, which are not read: leave out"),
         ({"target": (X, Y)}, r"reads the streams 'train'; train has 'target': give a dict"),
     ],
 )  # fmt: skip

@@ -150,6 +150,21 @@ def test_phases_are_updates_one_after_the_other(accumulate):
     assert {"loss", "loss_follow", "game_lead", "game_follow", "cross_entropy", "grad_norm"} <= metrics.keys()
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_moves_once_a_step_moves_once_beside_phases(accumulate):
+    def apply(owned, scene):
+        asked, moved = owned.state
+        return jnp.zeros(()), (asked + 1, moved + jnp.where(jnp.asarray(scene.micro) == 0, 1, 0)), {}
+
+    slow = Term(apply, lambda key, scene: Owned(state=(jnp.int32(0), jnp.int32(0))), "slow()", ("source",))
+    phases = (Phase("lead"), Phase("again"), *PHASES[1:])
+    batches = {"source": Batch(X[:4], Y[:4]), "target": Batch(TARGET[:4])}
+    params = TANH.init(jax.random.key(1), X)
+    objective = cross_entropy() + slow + game(phases)
+    state, _ = one_step(TANH, objective, optax.sgd(0.1), params, batches, n=3, accumulate=accumulate)
+    assert [int(n) for n in state.terms[0][1]] == [3 * 2 * accumulate, 3]
+
+
 def test_what_learns_in_no_phase_stays():
     params = TANH.init(jax.random.key(1), X)
     phases = (Phase("lead", learns=None), Phase("follow", learns="backbone/w", owned=False, others=False))

@@ -69,7 +69,12 @@ def _span(key: Key, size: int, side: Array) -> Array:
     return (place >= centre - half) & (place < centre + half)
 
 
-def _mixed(y: Array, num_classes: int, share: Array, other: Array) -> Array:
+def _mixed(y: Array | None, num_classes: int, share: Array, other: Array) -> Array:
+    if y is None:
+        raise DataError(
+            "mixup and cutmix mix labels, and a stream without labels has none; augment the labelled stream alone, "
+            'as augment={"source": mixup(10)}'
+        )
     soft = jax.nn.one_hot(y, num_classes, dtype=jnp.float32) if y.ndim == 1 else y
     own = share.astype(soft.dtype)
     return own * soft + (1 - own) * soft[other]

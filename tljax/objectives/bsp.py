@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from tljax.objectives.checks import fitting
 from tljax.objectives.describe import describe
 from tljax.objectives.mean import widened
 from tljax.objectives.stream import output_of
@@ -18,12 +19,16 @@ def spectral_penalty(source: Array, target: Array) -> Array:
         source: F_s, `[N, D]`.
         target: F_t, `[M, D]`.
 
+    Raises:
+        LabelError: features of another shape.
+
     Reference: Chen et al. 2019, "Transferability vs. Discriminability: Batch Spectral Penalization", ICML.
 
     >>> import jax.numpy as jnp
     >>> print(spectral_penalty(jnp.diag(jnp.array([3.0, 1.0])), jnp.zeros((2, 2))))
     9.0
     """
+    fitting("spectral_penalty", source=(source, "N D"), target=(target, "M D"))
     largest = [jnp.linalg.svd(widened(x), compute_uv=False)[0] for x in (source, target)]
     return jnp.square(largest[0]) + jnp.square(largest[1])
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tljax.objectives.checks import fitting
 from tljax.objectives.describe import describe
 from tljax.objectives.discriminator import (
     adversarial_metrics,
@@ -99,6 +100,9 @@ def conditional_adversarial(
         probabilities: `[N + M, C]`, what the model predicts: for CDAN+E. No gradient goes through them.
         weight: `[N + M]`, 0 for padding.
 
+    Raises:
+        LabelError: arrays of other shapes.
+
     Reference: Long et al. 2018, arXiv:1705.10667.
 
     >>> import jax.numpy as jnp
@@ -107,6 +111,7 @@ def conditional_adversarial(
     """
     losses = jnp.concatenate(domain_losses(source, target))
     if probabilities is not None:
+        fitting("conditional_adversarial", logits=(losses, "B"), probabilities=(probabilities, "B C"))
         losses = losses * jax.lax.stop_gradient(entropy_weights(probabilities, weight)).astype(losses.dtype)
     return weighted_mean(losses, weight)
 
@@ -149,7 +154,7 @@ def cdan(
         cdan, entropy=entropy, randomized=randomized, discriminator=discriminator, strength=strength,
         source=source, target=target,
     )  # fmt: skip
-    if randomized is not None and not (isinstance(randomized, int) and randomized > 0):
+    if randomized is not None and (type(randomized) is not int or randomized < 1):
         raise MapError(f"cdan: randomized is the width of the map, a whole number above 0; found {randomized!r}")
     told, rising = discriminator_of(discriminator, text), schedule_of(strength, warm_up(), text)
 

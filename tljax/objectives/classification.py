@@ -41,8 +41,7 @@ def cross_entropy_losses(
     >>> print(cross_entropy_losses(jnp.zeros((2, 4)), jnp.array([0, 3])).round(4))
     [1.3863 1.3863]
     """
-    if not 0 <= label_smoothing <= 1:
-        raise LabelError(f"label_smoothing must lie in 0..1, found {label_smoothing}")
+    _check_smoothing(label_smoothing)
     logits, labels = widened(logits), jnp.asarray(labels)
     hard = _check_classes(logits, labels)
     weights = _class_weights(class_weights, logits, "class_weights")
@@ -72,6 +71,7 @@ def cross_entropy(*, label_smoothing: float = 0.0, class_weights: Weights | None
     >>> print(cross_entropy(label_smoothing=0.1, class_weights=[1.0, 2.0]))
     cross_entropy(label_smoothing=0.1, class_weights=[1, 2])
     """
+    _check_smoothing(label_smoothing)
     text = describe(cross_entropy, label_smoothing=label_smoothing, class_weights=class_weights, stream=stream)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
@@ -150,6 +150,11 @@ def binary_cross_entropy(
         return loss, _metrics(stream, "binary_cross_entropy", loss, _shown(hits, losses), batch.weight)
 
     return stateless(value, text, stream)
+
+
+def _check_smoothing(label_smoothing: float) -> None:
+    if not 0 <= label_smoothing <= 1:
+        raise LabelError(f"label_smoothing must lie in 0..1, found {label_smoothing}")
 
 
 def _metrics(stream: str, name: str, loss: Array, hits: Array, weight: Array | None) -> Metrics:

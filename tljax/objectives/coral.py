@@ -37,8 +37,7 @@ def correlation_alignment(source: Array, target: Array, *, form: Form = "covaria
     >>> print(correlation_alignment(x, 2 * x), correlation_alignment(x, x + 1, form="moments"))
     0.5 1.0
     """
-    if form not in ("covariance", "moments"):
-        raise DomainError(f"correlation_alignment: form={form!r}; expected 'covariance' or 'moments'")
+    _check_form(form, "correlation_alignment")
     source, target = compared(source, target, "correlation_alignment")
     mean_s, mean_t = (jnp.mean(x, axis=0, keepdims=True) for x in (source, target))
     gap = jnp.mean(jnp.square(_covariance(source - mean_s) - _covariance(target - mean_t)))
@@ -65,6 +64,7 @@ def coral(
     >>> print(coral(), coral(form="moments"))
     coral() coral(form='moments')
     """
+    _check_form(form, "coral")
     if on not in ("features", "logits"):
         raise DomainError(f"coral: on={on!r}; expected 'features' or 'logits'")
     text = describe(coral, form=form, on=on, source=source, target=target)
@@ -75,6 +75,11 @@ def coral(
         return loss, {"coral": loss}
 
     return stateless(value, text, source, target, joint=(source, target))
+
+
+def _check_form(form: str, of: str) -> None:
+    if form not in ("covariance", "moments"):
+        raise DomainError(f"{of}: form={form!r}; expected 'covariance' or 'moments'")
 
 
 def _covariance(centred: Array) -> Array:

@@ -1,7 +1,7 @@
 """DAN: features whose means agree under many kernels."""
 
 from tljax.objectives.describe import describe
-from tljax.objectives.kernels import Gaussians, linear_mmd, quadratic_mmd
+from tljax.objectives.kernels import Gaussians, check_kernels, linear_mmd, quadratic_mmd
 from tljax.objectives.stream import output_of
 from tljax.objectives.term import Metrics, Scene, Term, stateless
 from tljax.types import Array
@@ -40,11 +40,15 @@ def dan(*, kernel: Gaussians = FIVE, linear: bool = True, source: str = "source"
     The domains go through the model one by one. As published, the estimate is the linear one; ``linear=False`` costs
     little at usual batch sizes and is less noisy. Logs `dan`, an estimate that may be below 0.
 
+    Raises:
+        DomainError: a kernel that is none.
+
     Reference: Long et al. 2015, arXiv:1502.02791.
 
     >>> print(dan(), dan(linear=False))
     dan() dan(linear=False)
     """
+    check_kernels("dan", kernel)
     text = describe(dan, kernel=kernel, linear=linear, source=source, target=target)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:

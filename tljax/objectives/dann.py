@@ -33,6 +33,9 @@ def domain_adversarial(
         source_weight: weights `[N]` of the examples, 0 for padding.
         target_weight: `[M]`.
 
+    Raises:
+        LabelError: logits of another shape, as `[N, 1]`.
+
     Reference: Ganin et al. 2016, arXiv:1505.07818.
 
     >>> import jax.numpy as jnp

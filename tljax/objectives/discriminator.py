@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tljax.objectives.checks import fitting
 from tljax.objectives.mean import weighted_mean, widened
 from tljax.objectives.network import Network, network, torch_dense
 from tljax.objectives.stream import name_of
@@ -83,6 +84,7 @@ def domain_losses(source: Array, target: Array) -> Domains:
     >>> [round(x.item(), 4) for x in domain_losses(jnp.zeros(1), jnp.ones(1))]
     [0.6931, 1.3133]
     """
+    fitting("a loss of domains", source=(source, "N"), target=(target, "M"))
     return jax.nn.softplus(-widened(source)), jax.nn.softplus(widened(target))
 
 

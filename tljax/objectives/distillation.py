@@ -5,7 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from tljax.objectives.checks import above_zero
 from tljax.objectives.describe import describe
+from tljax.objectives.entropy import log_probabilities
 from tljax.objectives.mean import weighted_mean, widened
 from tljax.objectives.stream import LabelError, name_of, output_of, prefix
 from tljax.objectives.term import Metrics, Owned, Scene, Term
@@ -35,16 +37,15 @@ def distillation_losses(
     >>> print(distillation_losses(jnp.array([[0.0, 0.0]]), jnp.array([[3.0, 0.0]])).round(4))
     [0.1109]
     """
-    if not temperature > 0:
-        raise LabelError(f"the temperature of distillation must be above 0, found {temperature}")
+    above_zero("distillation", temperature=temperature)
     if logits.ndim != 2 or logits.shape != teacher_logits.shape:
         raise LabelError(
             "distillation needs logits [B, C] of the same classes, "
             f"found {logits.shape} of the student and {teacher_logits.shape} of the teacher"
         )
     student, teacher = widened(logits), widened(teacher_logits)
-    log_p = jax.nn.log_softmax(teacher.astype(student.dtype) / temperature)
-    log_q = jax.nn.log_softmax(student / temperature)
+    log_p = log_probabilities(teacher.astype(student.dtype) / temperature)
+    log_q = log_probabilities(student / temperature)
     losses = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
     return losses * temperature**2 if rescaled else losses
 
@@ -70,6 +71,7 @@ def distillation(
     """
     given = {"temperature": temperature, "rescaled": rescaled, "stream": stream}
     text = describe(distillation, teacher.name, "params", **given)
+    above_zero(text, temperature=temperature)
 
     def init(key: Key, scene: Scene) -> Owned:
         del key

@@ -3,11 +3,22 @@
 import jax
 import jax.numpy as jnp
 
+from tljax.objectives.checks import fitting
 from tljax.objectives.describe import describe
 from tljax.objectives.mean import weighted_mean, widened
 from tljax.objectives.stream import name_of
 from tljax.objectives.term import Metrics, Scene, Term, stateless
 from tljax.types import Array
+
+
+def log_probabilities(logits: Array) -> Array:
+    """The logarithms of each row's softmax, `[B, C]`, -1e30 at the least: so that ``p log p`` is 0, and has a slope,
+    where the logit of a class is -inf.
+
+    >>> log_probabilities(jnp.array([[0.0, -jnp.inf]])).tolist()
+    [[0.0, -1.0...e+30]]
+    """
+    return jnp.maximum(jax.nn.log_softmax(widened(logits)), -1e30)
 
 
 def entropies(logits: Array, *, epsilon: float = 0.0) -> Array:
@@ -18,16 +29,19 @@ def entropies(logits: Array, *, epsilon: float = 0.0) -> Array:
         epsilon: TLlib's 1e-5, which is there to keep the logarithm finite. Here nothing needs it: the logarithm is
             taken of no probability.
 
+    Raises:
+        LabelError: logits of another shape.
+
     Reference: Grandvalet and Bengio 2005.
 
     >>> import jax.numpy as jnp
     >>> print(entropies(jnp.array([[0.0, 0.0], [9.0, 0.0]])).round(4))
     [0.6931 0.0012]
     """
-    logs = jax.nn.log_softmax(widened(logits))
+    fitting("the entropy", logits=(logits, "B C"))
+    logs = log_probabilities(logits)
     p = jnp.exp(logs)
-    logs = jnp.log(p + epsilon) if epsilon else jnp.where(p > 0, logs, 0)
-    return -jnp.sum(p * logs, axis=-1)
+    return -jnp.sum(p * (jnp.log(p + epsilon) if epsilon else logs), axis=-1)
 
 
 def information_loss(logits: Array, weight: Array | None = None, *, diversity: float = 1.0) -> Array:
@@ -40,18 +54,22 @@ def information_loss(logits: Array, weight: Array | None = None, *, diversity: f
         weight: `[B]`, 0 for padding; None for all ones.
         diversity: what the second part counts.
 
+    Raises:
+        LabelError: logits of another shape.
+
     Reference: Liang et al. 2020, arXiv:2002.08546; Hu et al. 2017, arXiv:1702.08720.
 
     >>> import jax.numpy as jnp
     >>> print(information_loss(1e3 * jnp.eye(4)).round(4), information_loss(jnp.ones((3, 4))).round(4) + 0)
     -1.3863 0.0
     """
+    fitting("information_loss", logits=(logits, "B C"))
     logits = widened(logits)
     shares = jnp.ones(len(logits), logits.dtype) if weight is None else jnp.asarray(weight).astype(logits.dtype)
-    logs = jnp.where(shares[:, None] > 0, jax.nn.log_softmax(logits), 0)
+    logs = jnp.where(shares[:, None] > 0, log_probabilities(logits), 0)
     # In logarithms: the mean probability of a class may underflow, and its logarithm would have no slope.
-    mean = jax.nn.log_softmax(jax.nn.logsumexp(logs, axis=0, b=shares[:, None]))
-    return weighted_mean(entropies(logits), weight) + diversity * jnp.sum(jnp.exp(mean) * mean)
+    mean = jax.nn.logsumexp(logs, axis=0, b=shares[:, None])
+    return weighted_mean(entropies(logits), weight) - diversity * entropies(mean[None])[0]
 
 
 def entropy_minimization(*, epsilon: float = 0.0, stream: str = "target") -> Term:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from tljax.objectives.classification import cross_entropy_losses
 from tljax.objectives.describe import describe
 from tljax.objectives.domains import DomainError
-from tljax.objectives.mean import widened
+from tljax.objectives.mean import weighted_mean, widened
 from tljax.objectives.risks import annealed, domain_names, risks_of
 from tljax.objectives.stream import labelled
 from tljax.objectives.term import Metrics, Scene, Term, stateless
@@ -18,7 +18,7 @@ from tljax.types import Array
 Form = Literal["product", "square"]
 
 
-def irm_penalty(logits: Array, labels: Array, *, form: Form = "product") -> Array:
+def irm_penalty(logits: Array, labels: Array, weight: Array | None = None, *, form: Form = "product") -> Array:
     """How much a domain's cross-entropy would gain if the logits were scaled, a scalar.
 
     With ``g(rows) = d/ds mean cross_entropy(s logits, labels)`` at s = 1, of some of the rows:
@@ -30,6 +30,7 @@ def irm_penalty(logits: Array, labels: Array, *, form: Form = "product") -> Arra
     Args:
         logits: `[B, C]`, with B at least 2 for the product.
         labels: classes `[B]`.
+        weight: of the examples, `[B]`, 0 for padding; None for all ones.
         form: which of the two.
 
     Raises:
@@ -42,19 +43,26 @@ def irm_penalty(logits: Array, labels: Array, *, form: Form = "product") -> Arra
     >>> print(irm_penalty(logits, labels).round(4), irm_penalty(logits, labels, form="square").round(4))
     -0.42 0.58
     """
-    if form not in ("product", "square"):
-        raise DomainError(f"irm: form={form!r}; expected 'product' or 'square'")
+    _check_form(form)
     logits = widened(logits)
     if form == "product" and len(logits) < 2:
         raise DomainError("irm: the product is of the even and the odd rows; found a batch of one in a domain")
 
     def slope(rows: slice) -> Array:
-        risk = lambda scale: jnp.mean(cross_entropy_losses(scale * logits[rows], labels[rows]))  # noqa: E731
+        def risk(scale: Array) -> Array:
+            losses = cross_entropy_losses(scale * logits[rows], labels[rows])
+            return weighted_mean(losses, None if weight is None else weight[rows])
+
         return jax.grad(risk)(jnp.ones((), logits.dtype))
 
     if form == "square":
         return jnp.square(slope(slice(None)))
     return slope(slice(0, None, 2)) * slope(slice(1, None, 2))
+
+
+def _check_form(form: str) -> None:
+    if form not in ("product", "square"):
+        raise DomainError(f"irm: form={form!r}; expected 'product' or 'square'")
 
 
 def irm(streams: Sequence[str], *, penalty: float = 1.0, anneal: int = 500, form: Form = "product") -> Term:
@@ -73,12 +81,14 @@ def irm(streams: Sequence[str], *, penalty: float = 1.0, anneal: int = 500, form
     irm(('art', 'photo'), penalty=100)
     """
     streams = domain_names(streams, "irm")
+    _check_form(form)
     text = describe(irm, repr(streams), penalty=penalty, anneal=anneal, form=form)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
         risks, metrics = risks_of(scene, streams, text)
         pairs = [labelled(scene, stream, text) for stream in streams]
-        gap = jnp.mean(jnp.stack([irm_penalty(logits, jnp.asarray(batch.y), form=form) for logits, batch in pairs]))
+        gaps = [irm_penalty(logits, jnp.asarray(batch.y), batch.weight, form=form) for logits, batch in pairs]
+        gap = jnp.mean(jnp.stack(gaps))
         loss = jnp.mean(risks) + annealed(penalty, anneal, scene.step, risks.dtype) * gap
         return loss, {"irm": loss, "irm/penalty": gap, **metrics}
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 
 from tljax.objectives.describe import describe
-from tljax.objectives.kernels import Gaussians, linear_mmd, quadratic_mmd
+from tljax.objectives.kernels import Gaussians, check_kernels, linear_mmd, quadratic_mmd
 from tljax.objectives.mean import widened
 from tljax.objectives.stream import output_of
 from tljax.objectives.term import Metrics, Scene, Term, stateless
@@ -55,12 +55,16 @@ def jan(
 
     The domains go through the model as one batch. Logs `jan`, an estimate that may be below 0.
 
+    Raises:
+        DomainError: a kernel that is none.
+
     Reference: Long et al. 2017, arXiv:1605.06636.
 
     >>> print(jan(), jan(linear=True))
     jan() jan(linear=True)
     """
     kernels = tuple(kernels)
+    check_kernels("jan", *kernels)
     text = describe(jan, kernels=kernels, linear=linear, source=source, target=target)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:

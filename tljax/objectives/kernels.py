@@ -24,6 +24,18 @@ class Gaussians(NamedTuple):
     itself too; no gradient flows through it."""
 
 
+def check_kernels(term: str, *kernels: Gaussians) -> None:
+    """Raises `DomainError`, naming the term, for what is no `Gaussians`.
+
+    >>> check_kernels("dan", 0.5)
+    Traceback (most recent call last):
+    tljax.objectives.domains.DomainError: dan: a kernel is Gaussians(scales=(0.5, 1.0)) or the like; found 0.5
+    """
+    for kernel in kernels:
+        if not isinstance(kernel, Gaussians):
+            raise DomainError(f"{term}: a kernel is Gaussians(scales=(0.5, 1.0)) or the like; found {kernel!r}")
+
+
 def squared_distances(x: Array, y: Array) -> Array:
     """``|x_i - y_j|^2`` `[N, M]` of rows `[N, D]` and `[M, D]`, never below 0.
 

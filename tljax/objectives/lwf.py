@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from tljax.objectives.checks import above_zero
 from tljax.objectives.describe import describe
 from tljax.objectives.distillation import distillation_losses
 from tljax.objectives.frozen import frozen_copy, head_logits, source_head_copy, with_frozen
@@ -43,6 +44,7 @@ def lwf(
         stream: whose inputs are read.
 
     Raises:
+        LabelError: a temperature that is not above 0.
         StartError: at `init`, a start that is not of this model. HeadError: a head of another width.
 
     Reference: Li and Hoiem 2016, arXiv:1606.09282.
@@ -53,6 +55,7 @@ def lwf(
     """
     given = {"temperature": temperature, "learn_head": learn_head, "stream": stream}
     text = describe(lwf, "start", "source_head", **given)
+    above_zero(text, temperature=temperature)
 
     def init(key: Key, scene: Scene) -> Owned:
         del key

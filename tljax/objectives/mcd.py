@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tljax.objectives.checks import fitting
 from tljax.objectives.classification import cross_entropy_losses
 from tljax.objectives.describe import describe
 from tljax.objectives.discriminator import domains_of
@@ -58,12 +59,16 @@ def classifier_discrepancy(first: Array, second: Array, weight: Array | None = N
         second: `[B, C]` of the other.
         weight: of the examples, `[B]`, 0 for padding.
 
+    Raises:
+        LabelError: logits of other shapes.
+
     Reference: Saito et al. 2018, arXiv:1712.02560.
 
     >>> import jax.numpy as jnp
     >>> print(classifier_discrepancy(jnp.array([[9e9, 0.0]]), jnp.array([[0.0, 9e9]])))
     1.0
     """
+    fitting("classifier_discrepancy", first=(first, "B C"), second=(second, "B C"))
     p, q = jax.nn.softmax(widened(first)), jax.nn.softmax(widened(second))
     return weighted_mean(jnp.mean(jnp.abs(p - q), axis=-1), weight)
 
@@ -76,12 +81,16 @@ def class_imbalance(logits: Array, weight: Array | None = None) -> Array:
         logits: `[B, C]`; p is their softmax.
         weight: of the examples, `[B]`, 0 for padding.
 
+    Raises:
+        LabelError: logits of another shape.
+
     Reference: Saito et al. 2018, arXiv:1712.02560.
 
     >>> import jax.numpy as jnp
     >>> print(class_imbalance(jnp.zeros((3, 4))).round(4))
     1.3863
     """
+    fitting("class_imbalance", logits=(logits, "B C"))
     frequencies = jax.vmap(weighted_mean, (1, None))(jax.nn.softmax(widened(logits)), weight)
     return -jnp.mean(jnp.log(frequencies + 1e-6))
 

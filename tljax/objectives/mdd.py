@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tljax.objectives.checks import fitting
 from tljax.objectives.describe import describe
 from tljax.objectives.discriminator import domains_of
 from tljax.objectives.mean import weighted_mean, widened
@@ -61,8 +62,11 @@ def margin_disparity(
         second_source: g'_s, `[N, C]`, of the second.
         target: `[M, C]`.
         second_target: g'_t, `[M, C]`.
-        margin: gamma, the logarithm of the margin.
+        margin: gamma, the exponential of the margin rho.
         weights: of the examples, `[N]` and `[M]`, 0 for padding.
+
+    Raises:
+        LabelError: logits of other shapes.
 
     Reference: Zhang et al. 2019, arXiv:1904.05801.
 
@@ -71,10 +75,16 @@ def margin_disparity(
     >>> print(margin_disparity(even, even, even, even, margin=2.0).round(4))  # log 1/2 - 2 log 2
     -2.0794
     """
+    fitting(
+        "margin_disparity", source=(source, "N C"), second_source=(second_source, "N C"), target=(target, "M C"),
+        second_target=(second_target, "M C"),
+    )  # fmt: skip
     first, second = jnp.argmax(source, axis=-1)[:, None], jnp.argmax(target, axis=-1)[:, None]
     agree = jnp.take_along_axis(jax.nn.log_softmax(widened(second_source)), first, axis=-1)[:, 0]
-    same = jnp.take_along_axis(jax.nn.softmax(widened(second_target)), second, axis=-1)[:, 0]
-    differ = jnp.log(jnp.minimum(1 - same + 1e-6, 1))
+    # The sum of the other classes, since 1 - p' of a p' near 1 is rounded off.
+    p = jax.nn.softmax(widened(second_target))
+    others = jnp.sum(jnp.where(jnp.arange(p.shape[1])[None] == second, 0, p), axis=-1)
+    differ = jnp.log(jnp.minimum(others + 1e-6, 1))
     return weighted_mean(differ, weights[1]) + margin * weighted_mean(agree, weights[0])
 
 

@@ -92,7 +92,7 @@ def mean_teacher(*, decay: float = 0.999, threshold: float = 0.0, weak: str = "w
 def followed(slow: Params, now: Params, step: Array, decay: float, micro: Array | int = 0) -> Params:
     """`slow` after one move towards `now`: ``a slow + (1 - a) now``, ``a = min(decay, 1 - 1 / (step + 1))``.
 
-    It moves at the first microbatch of a step, `micro` 0. What is no floating number, and running statistics, are as in
+    It moves once in a step, at `micro` 0. What is no floating number, and running statistics, are as in
     `now`.
 
     >>> slow, now = {"w": jnp.zeros(2)}, {"w": jnp.ones(2)}

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tljax.objectives.checks import above_zero
 from tljax.objectives.describe import describe
 from tljax.objectives.domains import DomainError, compared
 from tljax.objectives.stream import output_of
@@ -49,12 +50,16 @@ def swd(*, projections: int = 128, source: str = "source", target: str = "target
 
     The domains go through the model one by one. Logs `swd`.
 
+    Raises:
+        LabelError: no line.
+
     Reference: Rabin et al. 2011; Lee et al. 2019, arXiv:1903.04064.
 
     >>> print(swd(projections=64))
     swd(projections=64)
     """
     text = describe(swd, projections=projections, source=source, target=target)
+    above_zero(text, projections=projections)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
         s, t = (output_of(scene, stream, text).features for stream in (source, target))

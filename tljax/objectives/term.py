@@ -46,7 +46,8 @@ class Scene(NamedTuple):
     phase: str | None = None
     """The phase of the step that this is; None where the objective has none."""
     micro: Array | int = 0
-    """Which of the step's microbatches this is, from 0: what moves once a step, as a teacher, moves at the first."""
+    """How often terms without phases were asked before in this step, by microbatches and by phases: what moves once a
+    step, as a teacher, moves at 0."""
 
 
 class Owned(NamedTuple):
@@ -95,10 +96,21 @@ class Term:
     def __radd__(self, other: "Term | int") -> "Term":  # so that `sum(terms)` works
         return self if isinstance(other, int) and other == 0 else _sum(_as_term(other), self)
 
+    def __sub__(self, other: "Term") -> "Term":
+        return _sum(self, -_as_term(other))
+
+    def __neg__(self) -> "Term":
+        return _scale(-1, self)
+
     def __mul__(self, factor: "float | Schedule") -> "Term":
         return _scale(factor, self)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> "Term":
+        return _scale(1 / divisor, self)
+
+    __array_ufunc__ = None  # so that a NumPy number times a term is a term, and an array of numbers an error
 
     def __str__(self) -> str:
         return self.description
@@ -239,6 +251,8 @@ def _scale(factor: "float | Schedule", term: Term) -> Term:
 
 
 def _factor_text(factor: Any) -> str:
+    if isinstance(factor, int | float | np.generic) and not np.isfinite(factor):
+        raise TypeError(f"a term is scaled by a finite number or a schedule; found {factor}")
     if isinstance(factor, int | float) and not isinstance(factor, np.generic):
         return repr(factor)
     if isinstance(factor, jax.core.Tracer):

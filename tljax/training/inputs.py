@@ -93,7 +93,8 @@ def _stream(name: str, data: Any) -> Stream | ExampleStream:
 def labelled(data: Any, what: str) -> tuple[Any, Any]:
     """`(x, y)` of any accepted form of labelled arrays, in the dtypes JAX will keep; y may be None.
 
-    Raises `FitError` on lengths that differ, no examples, what is no number, NaN, infinity, or integers that are cut.
+    Raises `FitError` on lengths that differ, no examples, what is no number, NaN, infinity, or integers that are cut,
+    and on weights.
 
     >>> x, y = labelled(([[1.0, 2.0]], np.array([3])), "the data")
     >>> x.dtype, y.dtype
@@ -101,6 +102,11 @@ def labelled(data: Any, what: str) -> tuple[Any, Any]:
     """
     if hasattr(data, "x") and hasattr(data, "y"):
         x, y = data.x, data.y
+        if getattr(data, "weight", None) is not None:
+            raise FitError(
+                f"{what} have weights, which are not read: leave out the examples of weight 0, and for classes that "
+                "count more give the loss class_weights=[...]"
+            )
     elif isinstance(data, tuple | list) and len(data) == 2:
         x, y = data
     else:

@@ -146,6 +146,7 @@ def _updated(
     moving, still = parts.divide(state.trainable, turn.parts)
 
     def value(moving: Any, state: State, batches: Batches, key: Key, micro: Array | int = 0) -> Any:
+        micro = micro + turn.earlier * accumulate
         found, rest = loss(merge(moving, still), state, batches, key, name, micro)
         return found if scaling is None else found * scaling.scale.astype(found.dtype), rest
 

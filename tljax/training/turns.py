@@ -22,6 +22,8 @@ class Turn(NamedTuple):
     """None where the objective has no phases."""
     parts: tuple[int, ...]
     """The parts of the trainable tree that learn, as their numbers in `parted`."""
+    earlier: int = 0
+    """In how many turns before, of this step, terms without phases had a part."""
 
 
 class Parts(NamedTuple):
@@ -76,17 +78,17 @@ def turns(objective: Term, parts: Parts) -> Iterator[Turn]:
 
     >>> from tljax.objectives import cross_entropy
     >>> list(turns(cross_entropy(), parted(cross_entropy(), {"model": {"a": 1.0}, "terms": ()})))
-    [Turn(number=0, phase=None, parts=(0,))]
+    [Turn(number=0, phase=None, parts=(0,), earlier=0)]
     """
     if not objective.phases:
         yield Turn(0, None, tuple(range(len(parts.kinds))))
         return
-    number = 0
+    number = earlier = 0
     for i, phase in enumerate(objective.phases):
         learning = tuple(part for part, mark in enumerate(parts.kinds) if mark >> i & 1)
         for _ in range(phase.repeat):
-            yield Turn(number, phase, learning)
-            number += 1
+            yield Turn(number, phase, learning, earlier)
+            number, earlier = number + 1, earlier + phase.others
 
 
 def _mark(phases: tuple[Phase, ...], name: str, leaf: Any) -> int:

@@ -1,0 +1,35 @@
+"""What losses ask of the shapes of their arguments, and terms of their options."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from tljax.objectives.stream import LabelError
+
+
+def fitting(loss: str, **arrays: tuple[Any, str]) -> None:
+    """Raises `LabelError` unless every array has the axes that are named for it, and a name one length throughout.
+
+    >>> fitting("agreement", first=(jnp.ones((2, 3)), "B C"), second=(jnp.ones((2, 4)), "B C"))
+    Traceback (most recent call last):
+    tljax.objectives.stream.LabelError: agreement needs first [B, C] and second [B, C]; found [2, 3] and [2, 4]
+    """
+    lengths: dict[str, int] = {}
+    for array, axes in arrays.values():
+        names, shape = axes.split(), jnp.shape(array)
+        if len(names) != len(shape) or any(lengths.setdefault(n, size) != size for n, size in zip(names, shape)):
+            needed = " and ".join(f"{name} [{axes.replace(' ', ', ')}]" for name, (_, axes) in arrays.items())
+            found = " and ".join(str(list(jnp.shape(array))) for array, _ in arrays.values())
+            raise LabelError(f"{loss} needs {needed}; found {found}")
+
+
+def above_zero(term: str, **options: float) -> None:
+    """Raises `LabelError`, naming the term, for an option that is not above 0.
+
+    >>> above_zero("mcc()", temperature=0)
+    Traceback (most recent call last):
+    tljax.objectives.stream.LabelError: mcc(): temperature=0; expected a number above 0
+    """
+    for name, value in options.items():
+        if not value > 0:
+            raise LabelError(f"{term}: {name}={value!r}; expected a number above 0")
