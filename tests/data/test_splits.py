@@ -52,7 +52,7 @@ def test_targets_and_multiple_labels_have_no_strata() -> None:
 @pytest.mark.parametrize(
     ("y", "fractions", "words"),
     [
-        ([0, 0, 1], (0.5, 0.5), "cannot split into 2 parts, .* every class: class 'dog' has 1$"),
+        ([0, 0, 1], (0.5, 0.5), "cannot be split into 2 parts, .* every class: class 'dog' has 1$"),
         ([0, 0, 1, 1], (0.6, 0.2, 0.2), "class 'cat' has 2$"),
         ([], (0.5, 0.5), "there are none"),
         ([0, 1], (0.5, 0.4), r"positive with sum 1; found \(0.5, 0.4\)"),

@@ -2,7 +2,6 @@
 
 import pathlib
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,28 +13,12 @@ from tljax.data.error import DataError
 from tljax.recipes import SettingsError
 from tljax.recipes.adapting import adapt_settings, run_adapt
 from tljax.recipes.adapting.domains import as_domains, chosen_classes
-from tljax.recipes.adapting.models import model_of
 from tljax.recipes.adapting.projection import on_a_plane
 from tljax.recipes.adapting.setup import load_setup
 from tljax.recipes.adapting.train import best_on_test, optimizer
 from tljax.recipes.evaluated import run_evaluate
 from tljax.recipes.reported import run_report
 from tljax.types import TljaxError
-
-NET = """
-import flax.linen as nn
-
-class Net(nn.Module):
-    num_classes: int
-    width: int = 4
-
-    @nn.compact
-    def __call__(self, x):
-        return nn.Dense(self.num_classes)(nn.relu(nn.Dense(self.width)(x)))
-
-def broken(num_classes):
-    return "no module"
-"""
 
 
 def blobs(shift: float, size: int = 90, seed: int = 0, names=("a", "b", "c")) -> dict[str, np.ndarray]:
@@ -155,23 +138,6 @@ def test_t_sne_is_the_same_again():
     assert np.array_equal(first, on_a_plane(x, "tsne")[0])
 
 
-def test_a_module_of_ones_own(tmp_path: pathlib.Path):
-    file = tmp_path / "nets.py"
-    file.write_text(NET)
-    model = model_of(f"{file}:Net(width=3)", 5)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 2)))
-    assert model.apply(params, jnp.zeros((7, 2))).logits.shape == (7, 5)
-    for spec, message in (
-        (f"{file}:Nett", "defines no 'Nett'"),
-        (f"{file}:broken", "gives str; expected a Linen"),
-        (f"{file}:Net(wdith=3)", "unexpected keyword argument"),
-        (f"{tmp_path}/other.py:Net", "cannot be imported"),
-        ("no.such.module:Net", "cannot be imported"),
-    ):
-        with pytest.raises(SettingsError, match=message):
-            model_of(spec, 5)
-
-
 def test_the_optimiser_is_that_of_a_loop_by_hand():
     w, momentum, ours = np.float64(2.0), 0.0, jnp.float32(2.0)
     made = optimizer(0.1, 0.01, False)
@@ -193,6 +159,7 @@ def test_the_title_names_both_domains_of_a_file():
 
 def test_the_best_step_is_the_first_of_the_best():
     rows = [{"step": s, "split": "valid", "oracle_accuracy": v} for s, v in ((1, 0.5), (2, 0.75), (3, 0.75))]
+    assert best_on_test([{"step": 0, "split": "valid", "oracle_accuracy": 0.9}, *rows]) == (0.75, 2)
     assert best_on_test([*rows, {"step": 4, "split": "train", "loss": 0.1}]) == (0.75, 2)
     assert best_on_test([]) == (None, None)
 
@@ -209,7 +176,7 @@ def test_the_best_step_is_the_first_of_the_best():
         ({"backbone_rate": 0.0}, "'backbone_rate' is 0.0"),
         ({"method": "mcc", "model": "mlp", "weights": "w"}, "left out with weights"),
         ({"method": ["mcc", "mcc"]}, "each method once"),
-        ({"method": "source-only"}, "a method first"),
+        ({"method": "source-only"}, "name one of them first, as --method mcc"),
         ({"mehtod": "mcc"}, "unknown option 'mehtod'"),
     ],
 )

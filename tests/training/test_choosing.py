@@ -177,6 +177,14 @@ def test_a_step_needs_the_accuracy_on_the_source_that_is_asked_for():
     assert (none.best_step, none.best_value) == (0, -np.inf)
 
 
+def test_the_start_is_not_chosen_where_it_may_not_be():
+    free, bound = quick("snd"), quick(validator("snd", start=False))
+    assert rows(free) == rows(bound)
+    later = [row for row in rows(bound) if row["step"]]
+    assert bound.best_step == max(later, key=lambda row: row["snd"])["step"] > 0
+    assert quick(validator("snd", start=False), patience=1).steps > 0
+
+
 @pytest.mark.slow
 def test_early_stopping():
     result = quick("certainty", optimizer=optax.sgd(0.0), steps=40, patience=2)

@@ -53,13 +53,15 @@ def _add_method(group: Any) -> None:
         action="append",
         metavar="EXPR",
         help="a sum of terms, as cdan+mcc or dann+0.1*mcc(temperature=3), or source-only; may be repeated to compare "
-        "several (default: jan+mcc)",
+        "several (default: jan+mcc). Terms: dann, cdan, adda, mcd, mdd, bsp, dan, jan, coral, mcc, afn, swd, bnm, "
+        "mean-teacher, fixmatch, entropy-minimization, information-maximization",
     )
     add(
         "--model",
         metavar="NAME",
         help="of the catalogue, with options: lenet, lenet(kernel=5), mlp(hidden=(64,)) ...; or FILE.py:NAME, a Flax "
-        "module of your own (default: lenet for images up to 32 pixels, resnet8 for larger ones, else an mlp)",
+        "module of your own that takes num_classes (default: lenet for images up to 32 pixels, resnet8 for larger "
+        "ones, else an mlp)",
     )
     add("--weights", metavar="PATH", help="pretrained weights to start from, in place of --model")
     add("--bottleneck", type=int, metavar="D", help="width of a layer before the head, 0: none (default: by method)")

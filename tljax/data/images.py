@@ -34,7 +34,7 @@ def resize_images(x: np.ndarray, size: tuple[int, int], *, batch_size: int = 256
     if x.shape[1:3] == size:
         return x.astype(np.float32, copy=False)
     out = np.empty((len(x), *size, x.shape[3]), np.float32)
-    batch_size = min(batch_size, len(x))
+    batch_size = max(min(batch_size, len(x)), 1)
     for start in range(0, len(x), batch_size):
         batch = x[start : start + batch_size].astype(np.float32, copy=False)
         whole = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), np.float32)])

@@ -149,7 +149,7 @@ def _parts(name: str, raw: Raw, size: tuple[int, int] | None, task: Reading | No
 
 
 def _hold_out(whole: Dataset, name: str, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    train, test = stratified_split(whole.y, (1 - fraction, fraction), seed=seed, classes=whole.classes)
+    train, test = stratified_split(whole.y, (1 - fraction, fraction), seed=seed, classes=whole.classes, name=name)
     return whole.take(train, f"{name} train"), whole.take(test, f"{name} test")
 
 

@@ -18,7 +18,7 @@ _shuffled = jax.jit(shuffled_index)
 
 
 def stratified_split(
-    y: np.ndarray, fractions: Sequence[float], *, seed: int, classes: Sequence[str] = ()
+    y: np.ndarray, fractions: Sequence[float], *, seed: int, classes: Sequence[str] = (), name: str = ""
 ) -> tuple[np.ndarray, ...]:
     """Disjoint parts of all examples, each class divided as `fractions` say: sorted indices, int64.
 
@@ -30,6 +30,7 @@ def stratified_split(
       fractions: positive, with sum 1.
       seed: `0 .. 2^32-1`.
       classes: the names of the classes, for messages; without them the labels are the names.
+      name: of the data set, for messages.
 
     Raises:
       DataError: a class has fewer examples than there are parts, or the fractions are none.
@@ -46,7 +47,8 @@ def stratified_split(
     few = np.flatnonzero((sizes > 0) & (sizes < len(shares)))
     if few.size or not len(y):
         what = f"class {_name(few[0], classes)} has {sizes[few[0]]}" if few.size else "there are none"
-        raise DataError(f"cannot split into {len(shares)} parts, which each need an example of every class: {what}")
+        whose = f"{name!r} cannot be" if name else "cannot be"
+        raise DataError(f"{whose} split into {len(shares)} parts, which each need an example of every class: {what}")
     place = _places(strata, sizes, seed, _SPLIT)
     ends = np.cumsum(_allot(sizes, shares), axis=1)  # [C, parts]
     part = (place[:, None] >= ends[strata]).sum(1)

@@ -54,6 +54,7 @@ class Validator:
     oracle: str | None = None
     also: tuple[str, ...] | None = None
     at_least: float | None = None
+    start: bool = True
 
     def __str__(self) -> str:
         usual = {field.name: field.default for field in dataclasses.fields(self)}
@@ -153,6 +154,7 @@ def validator(
     oracle: str | None = None,
     also: Sequence[str] | None = None,
     at_least: float | None = None,
+    start: bool = True,
 ) -> Validator:
     """What chooses the best step of a run without labels of the target, as `fit` takes it for its `metric`.
 
@@ -179,6 +181,7 @@ def validator(
         at_least: the accuracy on the source's validation examples, 0..1, that a step needs to be chosen. Some take a
             model that answers nothing for a good one: to "snd" answers that are all alike are dense, so it would choose
             a head that has not learnt yet. With fewer everywhere the start is kept, at a best value of minus infinity.
+        start: whether the start may be chosen, step 0, which is evaluated too: not so where its head is a new one.
 
     Raises:
         EvaluationError: a name of no validator, `at_least` outside 0..1; when it is used, streams or labels that it
@@ -193,7 +196,7 @@ def validator(
     others = None if also is None else tuple(map(_known, [also] if isinstance(also, str) else also))
     if at_least is not None and not 0 <= at_least <= 1:
         raise EvaluationError(f"at_least is an accuracy on the source, from 0 to 1; found {at_least!r}")
-    return Validator(_known(name), source, target, source_train, oracle, others, at_least)
+    return Validator(_known(name), source, target, source_train, oracle, others, at_least, start)
 
 
 def _known(name: Any) -> str:

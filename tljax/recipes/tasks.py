@@ -125,7 +125,7 @@ def with_validation(train: Examples, valid: Examples | None, seed: int) -> tuple
     if valid is not None:
         return train, valid
     share = min(VALIDATION_SHARE, VALIDATION_MOST / len(train))
-    kept, held = stratified_split(train.y, (1 - share, share), seed=seed, classes=train.classes or ())
+    kept, held = stratified_split(train.y, (1 - share, share), seed=seed, classes=train.classes or (), name=train.name)
     return train.take(kept), train.take(held)
 
 

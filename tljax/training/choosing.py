@@ -54,7 +54,7 @@ class Chooser:
         if not self.stacked:
             # By the first of several processes: another's rounding could choose another step.
             found = from_first(lambda: {name: float(number) for name, number in self.validator(answers).items()})
-            return self.program.judge(run, jnp.float32(self.validator.value(found))), found
+            return self._judged(run, jnp.float32(self.validator.value(found))), found
         going = np.flatnonzero(~np.array(run.best.stopped)).tolist()
         each = {i: self.validator({name: _of_run(given, i) for name, given in answers.items()}) for i in going}
         values = np.full(len(run.best.stopped), np.nan, np.float32)
@@ -63,7 +63,7 @@ class Chooser:
             values[i] = self.validator.value(found)
             for name, number in found.items():
                 scores.setdefault(name, np.full(len(values), np.nan))[i] = number
-        return self.program.judge(run, jnp.asarray(values)), scores
+        return self._judged(run, jnp.asarray(values)), scores
 
     def placed(self, model: Model, placement: Placement, patience: int | None) -> "Chooser":
         """The same for a run on a mesh."""
@@ -75,6 +75,11 @@ class Chooser:
         shapes = [jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), self.data[n].x) for n in self.data]
         number = jax.ShapeDtypeStruct((), jnp.int32)
         return "".join([str(self.validator), *(self.program.answer.lower(run, x, number).as_text() for x in shapes)])
+
+    def _judged(self, run: Run, value: Array) -> Run:
+        """`run` with the better parameters; at the start as it is where that may not be chosen."""
+        may_be = self.validator.start or int(np.max(run.state.step)) > 0
+        return self.program.judge(run, value) if may_be else run
 
     def _answers(self, run: Run, batch: Batch) -> Answers:
         """On the host; of a stack, logits and features have the runs on their first axis."""

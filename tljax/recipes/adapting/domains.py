@@ -16,6 +16,8 @@ from tljax.recipes.adapting.settings import SHARED
 from tljax.recipes.options import SettingsError
 from tljax.recipes.tasks import VALIDATION_MOST, VALIDATION_SHARE, Examples, Task, of_classes, with_validation
 
+SCALES = 8.0
+"""The spread of values in one domain over that in the other from which on one of them is taken to be wrong."""
 _MOST_NAMED = 8
 
 
@@ -152,7 +154,11 @@ def _each(found: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def standardised(domains: Domains) -> Domains:
-    """Both domains, standardised by what the source is trained on."""
+    """Both domains, standardised by what the source is trained on.
+
+    Raises `SettingsError` for images whose values are on two scales.
+    """
+    _require_one_scale(domains)
     statistics = fit_standardiser(domains.source.train.x)
 
     def scaled(task: Task) -> Task:
@@ -164,6 +170,20 @@ def standardised(domains: Domains) -> Domains:
         return dataclasses.replace(task, statistics=statistics, **parts)
 
     return Domains(scaled(domains.source), scaled(domains.target))
+
+
+def _require_one_scale(domains: Domains) -> None:
+    """Raises for images whose values spread `SCALES` times as wide in one domain as in the other."""
+    parts = domains.source.train, domains.target.train
+    if parts[0].x.ndim != 4:
+        return
+    narrow, wide = sorted(float(np.std(part.x)) for part in parts)
+    if wide >= SCALES * narrow:
+        spans = (f"{part.name!r} go from {np.min(part.x):g} to {np.max(part.x):g}" for part in parts)
+        raise SettingsError(
+            f"the values of the images of {' and those of '.join(spans)}: bring both to one scale, as 0 to 1, or give "
+            "bytes (uint8), which are divided by 255"
+        )
 
 
 def noted(domains: Domains, batch_size: int) -> Domains:

@@ -94,8 +94,10 @@ def _part(node: ast.expr, text: str) -> Part:
     if isinstance(second, ast.Constant):
         first, second = second, first
     weight = first.value if isinstance(first, ast.Constant) else None
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < 1e9:
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise _error(ast.unparse(node), text)
+    if not 0 < weight < 1e9:
+        raise SettingsError(f"{text!r}: a weight is a number above 0 and below 1e9; found {weight:g}")
     return Part(_call(second, text), float(weight))
 
 

@@ -4,13 +4,14 @@ A new method is a term in `tljax.objectives` and a row of `METHODS` with its nam
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tljax import objectives
 from tljax.objectives import Term, cross_entropy
 from tljax.recipes.adapting.expression import Call, Part, read_sum
+from tljax.recipes.adapting.values import require_fitting
 from tljax.recipes.options import SettingsError, did_you_mean
 from tljax.types import TljaxError
 
@@ -18,7 +19,8 @@ BASELINE = "source-only"
 """The method that every other is compared to: training on the source alone."""
 VIEWS: Mapping[str, str] = MappingProxyType({"weak": "target", "strong": "target"})
 """The streams that are views of another."""
-_STREAMS = ("source", "target", "stream", *VIEWS)
+_GIVEN = ("source", "target", "stream", *VIEWS, "regression")
+"""Options that no expression sets: the streams, and what is not for classes."""
 
 
 class Method(NamedTuple):
@@ -92,7 +94,7 @@ def approach(text: str) -> Approach:
     tljax.recipes.options.SettingsError: no method is called 'cdna'; did you mean 'cdan'...
     """
     parts = [_with_underscores(part) for part in read_sum(text)]
-    if [part.call.name for part in parts] == ["source_only"] and not parts[0].call.options:
+    if [str(part) for part in parts] == ["source_only"]:
         return Approach(BASELINE, cross_entropy(), 0, False, False)
     for part in parts:
         _check_name(part.call, text)
@@ -119,7 +121,7 @@ def _check_name(call: Call, text: str) -> None:
     if call.name not in METHODS:
         known = [BASELINE, *(name.replace("_", "-") for name in METHODS)]
         name = call.name.replace("_", "-")
-        near = did_you_mean(name, known)
+        near = did_you_mean(name.lower(), known)
         there = f"{near} There are" if near else "; there are"
         raise SettingsError(f"no method is called {name!r}{there} {', '.join(known)}")
 
@@ -129,24 +131,32 @@ def _term(part: Part, text: str) -> Term:
     call = part.call
     factory = getattr(objectives, call.name)
     row = METHODS[call.name]
-    known = [name for name in inspect.signature(factory).parameters if name not in _STREAMS]
+    known = [name for name in inspect.signature(factory).parameters if name not in _GIVEN]
     for option in call.options:
         if option not in known:
             listed = f"it has {', '.join(known)}" if known else "it has none"
             raise SettingsError(f"{call.name} has no option {option!r}{did_you_mean(option, known)}; {listed}")
     weight = row.weight if part.weight is None else part.weight
     try:
-        term = factory(**{**row.options, **{name: _option(value) for name, value in call.options.items()}})
+        term = factory(**{**row.options, **_options(call, factory)})
     except (TljaxError, TypeError, ValueError) as error:
         raise SettingsError(f"method {text!r}: {error}") from error
     return term if weight == 1 else weight * term
 
 
-def _option(value: Any) -> Any:
-    """The value of an option: a schedule, where it is a call of one."""
-    if not isinstance(value, Call):
-        return value
-    return getattr(objectives, value.name)(**value.options)
+def _options(call: Call, function: Callable[..., Any]) -> dict[str, Any]:
+    """The values of the options of a call of `function`, schedules made; raises `TypeError`."""
+    found = {name: _schedule(value) if isinstance(value, Call) else value for name, value in call.options.items()}
+    require_fitting(function, found)
+    return found
+
+
+def _schedule(call: Call) -> Any:
+    function = getattr(objectives, call.name)
+    unknown = call.options.keys() - inspect.signature(function).parameters.keys()
+    if unknown:
+        raise TypeError(f"{call.name} has no option {sorted(unknown)[0]!r}")
+    return function(**_options(call, function))
 
 
 def _summed(*terms: Any, text: str) -> Term:

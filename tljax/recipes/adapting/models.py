@@ -1,7 +1,9 @@
 """The model that `--model` names: of the catalogue with options, or a Flax module of the user's own."""
 
+import functools
 import importlib
 import importlib.util
+import inspect
 import pathlib
 import sys
 from typing import Any
@@ -20,7 +22,7 @@ def model_of(spec: str, num_classes: int) -> Model:
 
     ``name`` or ``name(option=value)`` of the catalogue; ``file.py:name`` or ``package.module:name`` of the user: a
     function or class that is called with ``num_classes`` and the options, and gives a Linen or NNX module or a
-    `Model`.
+    `Model`. One that has an argument ``rngs``, as NNX modules do, gets that too, anew for each seed.
 
     Raises `SettingsError` or `ModelError` for what is none.
 
@@ -30,18 +32,28 @@ def model_of(spec: str, num_classes: int) -> Model:
     call = read_call(spec)
     if ":" not in call.name:
         return build(call.name, num_classes, **call.options)
-    return _as_model(_made(call, spec, num_classes), spec)
+    return _made(call, spec, num_classes)
 
 
-def _made(call: Call, spec: str, num_classes: int) -> Any:
+def _made(call: Call, spec: str, num_classes: int) -> Model:
     where, _, name = call.name.rpartition(":")
     module = _module(where, spec)
     if not hasattr(module, name):
         raise SettingsError(f"model {spec!r}: {where} defines no {name!r}")
+    own = getattr(module, name)
+    maker = functools.partial(own, num_classes=num_classes, **call.options)
     try:
-        return getattr(module, name)(num_classes=num_classes, **call.options)
+        if "rngs" in inspect.signature(_init_of(own)).parameters:
+            maker(rngs=nnx.Rngs(0))  # a call that fails is told as one of the user's function
+            return from_nnx(lambda rngs: maker(rngs=rngs), name=name)
+        return _as_model(maker(), spec)
     except TypeError as error:
         raise SettingsError(f"model {spec!r}: it is called with num_classes={num_classes}; {error}") from error
+
+
+def _init_of(own: Any) -> Any:
+    """What says which arguments `own` takes; the class of an NNX module does not."""
+    return next(vars(c)["__init__"] for c in own.__mro__ if "__init__" in vars(c)) if isinstance(own, type) else own
 
 
 def _module(where: str, spec: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from tljax.evaluation.validator import VALIDATORS
 from tljax.recipes.adapting.methods import BASELINE, Approach, approach
 from tljax.recipes.numerics import Numerics
-from tljax.recipes.options import described, read_settings, require, require_known, run_folder
+from tljax.recipes.options import SettingsError, described, read_settings, require, require_known, run_folder
 
 DEMO = ("digits-plain", "digits-turned")
 """The built-in pair: handwritten digits, and others of them turned."""
@@ -81,7 +81,8 @@ class AdaptSettings(Numerics):
         require(bool(self.methods), "methods", self.methods, "one or several, as cdan+mcc")
         names = [found.name for found in self.approaches]
         require(len(set(names)) == len(names), "methods", self.methods, "each method once")
-        require(names[0] != BASELINE, "methods", self.methods, f"a method first that can be compared to {BASELINE}")
+        if names[0] == BASELINE:
+            raise SettingsError(f"{BASELINE} is what methods are compared to; name one of them first, as --method mcc")
 
     @functools.cached_property
     def approaches(self) -> tuple[Approach, ...]:

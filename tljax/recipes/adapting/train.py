@@ -150,10 +150,11 @@ def optimizer(learning_rate: float, weight_decay: float, steady: bool) -> optax.
 
 
 def _judge(settings: AdaptSettings) -> Validator:
-    """What chooses the step, and what else is followed: with labels of the target also its accuracy."""
+    """What chooses the step, and what else is followed: with labels of the target also its accuracy. Step 0 is not
+    chosen, since its head is new in every run."""
     if settings.unlabelled:
-        return validator(settings.validator, also=("source_accuracy",))
-    return validator(settings.validator, oracle=TEST, also=("source_accuracy", "oracle"))
+        return validator(settings.validator, also=("source_accuracy",), start=False)
+    return validator(settings.validator, oracle=TEST, also=("source_accuracy", "oracle"), start=False)
 
 
 def rules(backbone_factor: float, bottleneck: bool) -> Plan:
@@ -169,11 +170,12 @@ def _some(size: int, most: int) -> np.ndarray:
 
 
 def best_on_test(history: Sequence[dict[str, Any]]) -> tuple[float | None, int | None]:
-    """The best test accuracy of all evaluations, and the first step that had it; chosen with the test's labels.
+    """The best test accuracy of all evaluations but the start's, and the first step that had it; chosen with the
+    test's labels.
 
     >>> best_on_test([{"step": 5, "split": "valid", "oracle_accuracy": 0.5}, {"step": 5, "split": "train"}])
     (0.5, 5)
     """
-    rows = [(row[ORACLE], -row["step"]) for row in history if row["split"] == "valid" and row.get(ORACLE) is not None]
-    finite = [row for row in rows if np.isfinite(row[0])]
+    rows = [row for row in history if row["split"] == "valid" and row["step"] and row.get(ORACLE) is not None]
+    finite = [(row[ORACLE], -row["step"]) for row in rows if np.isfinite(row[ORACLE])]
     return (max(finite)[0], -max(finite)[1]) if finite else (None, None)
