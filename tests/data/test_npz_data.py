@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tljax.data import DataError, load
+from tljax.data import DataError, Preprocessor, load, load_whole
 from tljax.data.npz import read_npz
 
 
@@ -65,3 +65,15 @@ def test_npz_that_is_no_data_set(files: SimpleNamespace, tmp_path: Path) -> None
         np.save(file, files.pixels)
     with pytest.raises(DataError, match="holds a single array"):
         read_npz(path)
+
+
+def test_images_to_be_prepared_are_bytes_or_from_0_to_1(tmp_path: Path) -> None:
+    x, y = np.arange(8 * 16).reshape(8, 4, 4) % 256, np.arange(8) % 2
+    for name, images in (("bytes", x.astype("uint8")), ("floats", x / 255), ("wide", x.astype("float32")), ("ints", x)):
+        np.savez(tmp_path / f"{name}.npz", x=images, y=y)
+    prepare = Preprocessor(resize=4)
+    bytes_, floats = (load_whole(tmp_path / f"{name}.npz", prepare=prepare) for name in ("bytes", "floats"))
+    np.testing.assert_allclose(bytes_.x, floats.x)
+    for name, found in (("wide", "float32 from 0 to 127"), ("ints", "int64 from 0 to 127")):
+        with pytest.raises(DataError, match=f"'{name}' has images of {found}; .*must be bytes"):
+            load_whole(tmp_path / f"{name}.npz", prepare=prepare)

@@ -32,8 +32,19 @@ def prepared_images(x: np.ndarray, name: str, prepare: Callable[[Any], np.ndarra
     """What `prepare` makes of images `[N, H, W]` or `[N, H, W, C]`; raises `DataError` for other arrays."""
     if x.ndim not in (3, 4):
         raise DataError(f"data set {name!r} holds no images to prepare; its x is {list(x.shape)}")
-    pixels = x if x.dtype == np.uint8 else np.rint(255 * x.astype(np.float64)).clip(0, 255).astype(np.uint8)
-    return prepare(pixels[..., None] if x.ndim == 3 else pixels)
+    return prepare(_as_bytes(x[..., None] if x.ndim == 3 else x, name))
+
+
+def _as_bytes(x: np.ndarray, name: str) -> np.ndarray:
+    if x.dtype == np.uint8:
+        return x
+    low, high = (float(end) for end in (np.min(x, initial=0), np.max(x, initial=0)))
+    if not 0 <= low <= high <= 1 + 1e-3:
+        raise DataError(
+            f"data set {name!r} has images of {x.dtype} from {low:g} to {high:g}; to be prepared as those of the model "
+            "they must be bytes (uint8), or numbers from 0 to 1"
+        )
+    return np.rint(255 * x.astype(np.float64)).clip(0, 255).astype(np.uint8)
 
 
 def read_raw(
