@@ -60,11 +60,6 @@ def irm_penalty(logits: Array, labels: Array, weight: Array | None = None, *, fo
     return slope(slice(0, None, 2)) * slope(slice(1, None, 2))
 
 
-def _check_form(form: str) -> None:
-    if form not in ("product", "square"):
-        raise DomainError(f"irm: form={form!r}; expected 'product' or 'square'")
-
-
 def irm(streams: Sequence[str], *, penalty: float = 1.0, anneal: int = 500, form: Form = "product") -> Term:
     """IRM: the cross-entropy in the domains `streams`, each labelled, and the mean of their `irm_penalty`.
 
@@ -93,3 +88,8 @@ def irm(streams: Sequence[str], *, penalty: float = 1.0, anneal: int = 500, form
         return loss, {"irm": loss, "irm/penalty": gap, **metrics}
 
     return stateless(value, text, *streams, joint=streams)
+
+
+def _check_form(form: str) -> None:
+    if form not in ("product", "square"):
+        raise DomainError(f"irm: form={form!r}; expected 'product' or 'square'")
