@@ -1,10 +1,14 @@
 """Expressions of methods: what is read, what is refused, and that nothing in them runs."""
 
+import argparse
+import contextlib
+import io
 import pathlib
 import re
 
 import pytest
 
+from tljax.commands.adapt import add_adapt
 from tljax.recipes import SettingsError
 from tljax.recipes.adapting.expression import read_call, read_sum
 from tljax.recipes.adapting.methods import METHODS, VIEWS, approach
@@ -65,6 +69,15 @@ def test_the_documentation_lists_them_all():
         (name.replace("_", "-"), f"{row.weight:g}", str(row.bottleneck or "none"), row.summary)
         for name, row in METHODS.items()
     ]
+
+
+def test_the_help_names_every_method():
+    parser = argparse.ArgumentParser()
+    add_adapt(parser.add_subparsers())
+    with contextlib.redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit):
+        parser.parse_args(["adapt", "--help"])
+    words = set(re.findall(r"[a-z-]+", re.sub(r"-\n\s+", "-", shown.getvalue())))
+    assert {name.replace("_", "-") for name in METHODS} <= words
 
 
 def test_weights_are_the_published_ones_unless_given():

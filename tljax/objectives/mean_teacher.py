@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from tljax.objectives.checks import fitting
 from tljax.objectives.describe import describe
 from tljax.objectives.fixmatch import confident
 from tljax.objectives.mean import weighted_mean, widened
@@ -30,10 +31,7 @@ def consistency_losses(logits: Array, others: Array) -> Array:
     >>> print(consistency_losses(jnp.array([[99.0, 0.0]]), jnp.array([[0.0, 99.0]])))
     [2.]
     """
-    if jnp.shape(logits) != jnp.shape(others) or jnp.ndim(logits) != 2:
-        raise LabelError(
-            f"consistency needs two times logits [B, C]; found {list(jnp.shape(logits))} and {list(jnp.shape(others))}"
-        )
+    fitting("consistency", logits=(logits, "B C"), others=(others, "B C"))
     p, q = jax.nn.softmax(widened(logits)), jax.nn.softmax(widened(others))
     return jnp.sum(jnp.square(p - q), axis=-1)
 

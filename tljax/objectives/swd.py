@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.objectives.checks import above_zero
 from tljax.objectives.describe import describe
 from tljax.objectives.domains import DomainError, compared
 from tljax.objectives.stream import output_of
@@ -36,8 +35,7 @@ def sliced_wasserstein(source: Array, target: Array, key: Key, *, projections: i
     9.0
     """
     source, target = compared(source, target, "sliced_wasserstein")
-    if projections < 1:
-        raise DomainError(f"sliced_wasserstein needs one projection or more, found projections={projections}")
+    _check_lines(projections, "sliced_wasserstein")
     lines = jax.random.normal(key, (source.shape[1], projections), source.dtype)
     lines = lines / jnp.linalg.norm(lines, axis=0, keepdims=True)
     s, t = (jnp.sort(jnp.matmul(x, lines, precision="highest"), axis=0) for x in (source, target))
@@ -51,7 +49,7 @@ def swd(*, projections: int = 128, source: str = "source", target: str = "target
     The domains go through the model one by one. Logs `swd`.
 
     Raises:
-        LabelError: no line.
+        DomainError: no line.
 
     Reference: Rabin et al. 2011; Lee et al. 2019, arXiv:1903.04064.
 
@@ -59,7 +57,7 @@ def swd(*, projections: int = 128, source: str = "source", target: str = "target
     swd(projections=64)
     """
     text = describe(swd, projections=projections, source=source, target=target)
-    above_zero(text, projections=projections)
+    _check_lines(projections, "swd")
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
         s, t = (output_of(scene, stream, text).features for stream in (source, target))
@@ -67,6 +65,11 @@ def swd(*, projections: int = 128, source: str = "source", target: str = "target
         return loss, {"swd": loss}
 
     return stateless(value, text, source, target)
+
+
+def _check_lines(projections: int, of: str) -> None:
+    if projections < 1:
+        raise DomainError(f"{of} needs one projection or more, found projections={projections}")
 
 
 def _pairing(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from tljax.models.taps import tapped
 from tljax.objectives import Owned, Scene, Term
 from tljax.plans import Resolved
 from tljax.plans.unfreezing import held, open_norm
+from tljax.training.average import moved_average, wide_copy
 from tljax.training.precision import PRECISIONS, computing_in, narrowed, widened
 from tljax.training.scaling import all_finite, kept_unless, moved, start_scaling
 from tljax.training.state import State
@@ -109,7 +110,7 @@ def make_step(
             step=jnp.int32(0), seed=jnp.asarray(seed, jnp.uint32), rate=jnp.asarray(rate, jnp.float32),
             trainable=trainable, frozen=narrowed(frozen, precision), stats=stats,
             opt=opt if objective.phases else opt[0], terms=owned.state,
-            average=None if ema is None else jax.tree.map(_wide_copy, (trainable["model"], stats)),
+            average=None if ema is None else jax.tree.map(wide_copy, (trainable["model"], stats)),
             scaling=start_scaling() if precision == "float16" else None,
         )  # fmt: skip
 
@@ -128,7 +129,7 @@ def make_step(
 def _concluded(state: State, now: State, finite: Array, ema: float | None) -> State:
     """The state after all turns of a step: averaged, and as it was before if a scaled gradient was not finite."""
     learnt = (now.trainable["model"], now.stats)
-    now = now._replace(average=state.average if ema is None else _moved(state.average, learnt, state.step, ema))
+    now = now._replace(average=state.average if ema is None else moved_average(state.average, learnt, state.step, ema))
     if state.scaling is not None:
         now = kept_unless(finite, now._replace(frozen=None), state._replace(frozen=None))
         now = now._replace(frozen=state.frozen, scaling=moved(state.scaling, finite))
@@ -260,22 +261,6 @@ def _cut(a: Array, pieces: int) -> Array:
     if a.shape[0] % pieces:
         raise StepError(f"a batch of {a.shape[0]} examples cannot be cut into {pieces} equal microbatches")
     return a.reshape(a.shape[0] // pieces, pieces, *a.shape[1:]).swapaxes(0, 1)
-
-
-def _wide_copy(a: Array) -> Array:
-    """In half precision an average would stand still: its small updates are rounded off."""
-    narrow = jnp.issubdtype(a.dtype, jnp.floating) and a.dtype.itemsize < 4
-    return jnp.array(a, jnp.float32 if narrow else a.dtype, copy=True)
-
-
-def _moved(average: Params, now: Params, step: Array, decay: float) -> Params:
-    t = step.astype(jnp.float32)
-    d = jnp.minimum(jnp.float32(decay), (1 + t) / (10 + t))
-
-    def move(a: Array, n: Array) -> Array:
-        return a + (1 - d).astype(a.dtype) * (n.astype(a.dtype) - a) if jnp.issubdtype(a.dtype, jnp.floating) else n
-
-    return jax.tree.map(move, average, now)
 
 
 def _key(seed: Any, step: Any) -> Key:

@@ -131,11 +131,6 @@ def _term(part: Part, text: str) -> Term:
     call = part.call
     factory = getattr(objectives, call.name)
     row = METHODS[call.name]
-    known = [name for name in inspect.signature(factory).parameters if name not in _GIVEN]
-    for option in call.options:
-        if option not in known:
-            listed = f"it has {', '.join(known)}" if known else "it has none"
-            raise SettingsError(f"{call.name} has no option {option!r}{did_you_mean(option, known)}; {listed}")
     weight = row.weight if part.weight is None else part.weight
     try:
         term = factory(**{**row.options, **_options(call, factory)})
@@ -145,18 +140,23 @@ def _term(part: Part, text: str) -> Term:
 
 
 def _options(call: Call, function: Callable[..., Any]) -> dict[str, Any]:
-    """The values of the options of a call of `function`, schedules made; raises `TypeError`."""
+    """The values of the options of a call of `function`, schedules made.
+
+    Raises `SettingsError` for an option that it does not have, `TypeError` for a value that it does not take.
+    """
+    known = [name for name in inspect.signature(function).parameters if name not in _GIVEN]
+    for option in call.options:
+        if option not in known:
+            listed = f"it has {', '.join(known)}" if known else "it has none"
+            raise SettingsError(f"{call.name} has no option {option!r}{did_you_mean(option, known)}; {listed}")
     found = {name: _schedule(value) if isinstance(value, Call) else value for name, value in call.options.items()}
     require_fitting(function, found)
     return found
 
 
 def _schedule(call: Call) -> Any:
-    function = getattr(objectives, call.name)
-    unknown = call.options.keys() - inspect.signature(function).parameters.keys()
-    if unknown:
-        raise TypeError(f"{call.name} has no option {sorted(unknown)[0]!r}")
-    return function(**_options(call, function))
+    maker = getattr(objectives, call.name)
+    return maker(**_options(call, maker))
 
 
 def _summed(*terms: Any, text: str) -> Term:
