@@ -14,6 +14,7 @@ training before BSP is 3 of 20 parts of a run, whatever its length.
 Every cell, a method and a seed, is a file of its own, and is not run again where it is there already.
 
     python benchmarks/domain_digits.py [--steps 50000] [--direction mnist-usps] [--seeds 0 1] [--methods dann ...]
+    python benchmarks/domain_digits.py --together                  # the whole table, on an accelerator
     python benchmarks/domain_digits.py --steps 5000 --table        # what is there, and what is missing
 """
 
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from domain_network import network
@@ -176,29 +178,37 @@ def optimizer(method: Method, direction: str) -> Any:
     return optax.multi_transform(rules, lambda tree: jax.tree_util.tree_map_with_path(kind, tree))
 
 
-def train(method: Method, direction: str, steps: int, seed: int) -> dict[str, Any]:
-    """One run, and what was measured at its evaluations."""
+def train(method: Method, direction: str, steps: int, seeds: list[int]) -> list[dict[str, Any]]:
+    """A run for each seed, several in one program, and what was measured at the evaluations of each."""
     data, model = domains(direction), network(method.network)
-    params = model.init(jax.random.key(seed), data.source[0][:1])
-    objective, started = method.objective(direction), time.perf_counter()
+    objective, started, alone = method.objective(direction), time.perf_counter(), len(seeds) == 1
+    starts = [model.init(jax.random.key(seed), data.source[0][:1]) for seed in seeds]
+    params = starts[0] if alone else jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    fit = functools.partial(tl.fit, seed=seeds[0]) if alone else functools.partial(tl.fit_many, seeds=seeds)
     if method.before:
         first = sgd(1e-3, method.gamma, method.decay)
         count = method.before * steps // EVALUATIONS
-        params = tl.fit(
+        params = fit(
             model, params, ce(), train={"source": data.source}, optimizer=first, steps=count, batch_size=BATCH,
-            seed=seed, progress=False,
+            progress=False,
         ).last  # fmt: skip
     streams = {"source": data.source, "target": data.target}
-    result = tl.fit(
+    result = fit(
         model, params, objective, train={name: streams[name] for name in objective.streams}, valid=data.valid,
         metric=tl.validator("im", oracle="test"), optimizer=optimizer(method, direction), steps=steps, batch_size=BATCH,
-        eval_every=steps // EVALUATIONS, seed=seed, progress=False,
+        eval_every=steps // EVALUATIONS, progress=False,
     )  # fmt: skip
-    rows = [{k: v for k, v in row.items() if k != "split"} for row in result.history if row["split"] == "valid"]
-    return {
-        "objective": str(objective), "evaluations": rows, "seconds": time.perf_counter() - started,
+    about = {
+        "objective": str(objective), "seconds": time.perf_counter() - started,
         "milliseconds a step": 1000 * result.step_seconds,
-    }  # fmt: skip
+    } | ({} if alone else {"seeds in one program": seeds})  # fmt: skip
+    valid = [row for row in result.history if row["split"] == "valid"]
+    return [about | {"evaluations": [own(row) for row in valid if row.get("run", i) == i]} for i in range(len(seeds))]
+
+
+def own(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the log, without what is the same in all rows of a run."""
+    return {name: value for name, value in row.items() if name not in ("split", "run")}
 
 
 def file_of(direction: str, steps: int, name: str, seed: int) -> pathlib.Path:
@@ -206,17 +216,17 @@ def file_of(direction: str, steps: int, name: str, seed: int) -> pathlib.Path:
     return CELLS / f"{direction}_{steps}_{name}_{seed}.json"
 
 
-def run(direction: str, steps: int, name: str, seed: int) -> None:
-    """Run a cell, and keep it."""
-    found = train(METHODS[name], direction, steps, seed)
-    command = (
-        f"python benchmarks/domain_digits.py --steps {steps} --direction {direction} --methods {name} --seeds {seed}"
-    )
-    about = facts(command=command) | {"direction": direction, "method": name, "steps": steps, "seed": seed} | found
+def run(direction: str, steps: int, name: str, seeds: list[int]) -> None:
+    """Run the cells of some seeds, in one program if there are several, and keep them."""
+    listed = " ".join(map(str, seeds))
+    command = f"python benchmarks/domain_digits.py --steps {steps} --direction {direction} --methods {name}"
+    known = facts(command=f"{command} --seeds {listed}" + " --together" * (len(seeds) > 1))
     CELLS.mkdir(parents=True, exist_ok=True)
-    file_of(direction, steps, name, seed).write_text(json.dumps(about, indent=1) + "\n")
-    shown = "  ".join(f"{column} {100 * chosen(about, column):.1f}" for column in CHOOSERS)
-    print(f"{name:<10} seed {seed}  {found['seconds']:6.0f} s  {shown}", flush=True)
+    for seed, found in zip(seeds, train(METHODS[name], direction, steps, seeds), strict=True):
+        about = known | {"direction": direction, "method": name, "steps": steps, "seed": seed} | found
+        file_of(direction, steps, name, seed).write_text(json.dumps(about, indent=1) + "\n")
+        shown = "  ".join(f"{column} {100 * chosen(about, column):.1f}" for column in CHOOSERS)
+        print(f"{name:<10} seed {seed}  {found['seconds']:6.0f} s  {shown}", flush=True)
 
 
 def chosen(cell: dict[str, Any], column: str) -> float:
@@ -258,14 +268,16 @@ def main() -> None:
     parser.add_argument("--direction", choices=(TO_USPS, TO_MNIST), default=TO_USPS)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
+    parser.add_argument("--together", action="store_true", help="all seeds of a method in one program: on accelerators")
     parser.add_argument("--table", action="store_true", help="run nothing")
     options = parser.parse_args()
     if options.steps < EVALUATIONS or options.steps % EVALUATIONS:
         parser.error(f"--steps must be a multiple of {EVALUATIONS}")
-    for seed in options.seeds:
+    for group in [options.seeds] if options.together else [[seed] for seed in options.seeds]:
         for name in options.methods:
-            if not options.table and not file_of(options.direction, options.steps, name, seed).exists():
-                run(options.direction, options.steps, name, seed)
+            missing = [seed for seed in group if not file_of(options.direction, options.steps, name, seed).exists()]
+            if missing and not options.table:
+                run(options.direction, options.steps, name, missing)
     print(table(options.direction, options.steps, options.methods, options.seeds))
 
 

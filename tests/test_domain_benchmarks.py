@@ -162,6 +162,23 @@ def test_the_table_says_what_is_missing(bench, tmp_path, monkeypatch):
     assert "not run (method seed): dann 2, mcc 0, mcc 1, mcc 2" in text
 
 
+@pytest.mark.slow
+def test_seeds_in_one_program_give_the_cells_that_each_gives_alone(bench, monkeypatch):
+    x, y = digits()
+    source, target, held = (x, y), (255 - x, None), {"source": (x[:8], y[:8]), "target": (255 - x[:8], None)}
+    data = bench.Data(source, target, held | {"test": (255 - x[:12], y[:12])})
+    monkeypatch.setattr(bench, "domains", lambda direction: data)
+    monkeypatch.setattr(bench, "BATCH", 8)
+    method = bench.METHODS["erm"]._replace(before=10)
+    together = bench.train(method, "mnist-usps", 40, [3, 5])
+    (alone,) = bench.train(method, "mnist-usps", 40, [5])
+    assert [cell["seeds in one program"] for cell in together] == [[3, 5]] * 2
+    assert [row["step"] for row in alone["evaluations"]] == list(range(0, 41, 2))
+    for mine, theirs, other in zip(together[1]["evaluations"], alone["evaluations"], together[0]["evaluations"]):
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-3)
+        assert abs(other["source_likelihood"] - theirs["source_likelihood"]) > 1e-3
+
+
 def test_optimisers_leave_out_momentum_where_the_authors_do(bench):
     tree = {"model": {"backbone": {"dense": jnp.ones(1), "bottleneck": jnp.ones(1)}, "head": jnp.ones(1)}, "terms": ()}
     zeros = jax.tree.map(jnp.zeros_like, tree)
