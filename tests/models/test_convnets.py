@@ -154,6 +154,7 @@ def test_configurations_of_timm(name, architecture, options):
     ("build", "message"),
     [
         (lambda: imagenet_resnet(20), "depth=20; expected 18, 34, 50, 101, 152, or blocks by stage"),
+        (lambda: imagenet_resnet("resnet18"), "depth=resnet18; expected 18"),
         (lambda: imagenet_resnet((1, 1), block="plain"), "block='plain'; expected 'basic' or 'bottleneck'"),
         (lambda: imagenet_resnet((1, 1), widths=(4,)), "1 widths for 2 stages"),
         (lambda: imagenet_resnet(act="swoosh"), "activation='swoosh'"),

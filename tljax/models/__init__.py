@@ -9,6 +9,7 @@ from tljax.models.export import export
 from tljax.models.flax_module import from_flax
 from tljax.models.imagenet_resnet import imagenet_resnet
 from tljax.models.lenet import lenet
+from tljax.models.max_pooling import max_pool
 from tljax.models.mlp import mlp
 from tljax.models.mobilenet import mobilenet_v1
 from tljax.models.nnx_module import from_nnx
@@ -20,6 +21,6 @@ from tljax.models.wrapping import ModelError
 
 __all__ = [
     "CATALOG", "ModelError", "Pretrained", "bert", "build", "convnext", "export", "from_flax", "from_nnx",
-    "imagenet_resnet", "lenet", "load_pretrained", "mlp", "mobilenet_v1", "pooling", "resnet", "vit", "wide_resnet",
-    "with_bottleneck",
+    "imagenet_resnet", "lenet", "load_pretrained", "max_pool", "mlp", "mobilenet_v1", "pooling", "resnet", "vit",
+    "wide_resnet", "with_bottleneck",
 ]  # fmt: skip

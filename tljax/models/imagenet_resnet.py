@@ -8,6 +8,7 @@ from tljax.models.classifier import activation, as_images, classifier
 from tljax.models.convolution import batch_norm, conv, mean_of_map, pointwise
 from tljax.models.family import Family
 from tljax.models.imagenet_resnet_names import DEPTHS, from_config, keymaps, recognise
+from tljax.models.max_pooling import max_pool
 from tljax.models.wrapping import ModelError
 from tljax.tree import input_channels
 from tljax.types import Array, Model
@@ -50,7 +51,8 @@ def imagenet_resnet(
     >>> count(split(params, "**/batch_stats/*")[1])
     11689512
     """
-    if isinstance(depth, int) and depth not in DEPTHS:
+    by_stage = isinstance(depth, tuple | list) and all(isinstance(count, int) for count in depth)
+    if not by_stage and depth not in tuple(DEPTHS):
         raise ModelError(f"imagenet_resnet: depth={depth}; expected {', '.join(map(str, DEPTHS))}, or blocks by stage")
     blocks, own = DEPTHS[depth] if isinstance(depth, int) else (tuple(depth), "bottleneck")
     block = block or own
@@ -95,7 +97,7 @@ class _Stem(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         x = self.act(batch_norm(train)(name="norm")(conv(self.channels, 7, 2)(name="conv")(x)))
-        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        return max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
 
 
 class _Stage(nn.Module):

@@ -13,6 +13,7 @@ from tljax.checkpoints.layouts import flattened
 from tljax.models.classifier import as_images, classifier
 from tljax.models.convolution import convolve
 from tljax.models.family import Family, Found, Shapes, nothing
+from tljax.models.max_pooling import max_pool
 from tljax.tree import input_channels
 from tljax.types import Array, Model
 
@@ -66,7 +67,7 @@ class _LeNet(nn.Module):
         for i, width in enumerate(self.channels):
             size = (self.kernel, self.kernel)
             x = nn.relu(nn.Conv(width, size, conv_general_dilated=convolve, name=f"conv_{i}")(x))
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool(x, (2, 2), strides=(2, 2))
         if self.grid is not None:
             x = _grid_mean(x, self.grid)
         x = nn.relu(nn.Dense(self.hidden, name="dense")(x.reshape(x.shape[0], -1)))
