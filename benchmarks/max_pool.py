@@ -7,6 +7,7 @@ Flax's in every bit for the pools, to rounding for the models, which a ResNet-50
 """
 
 import argparse
+import importlib
 import json
 import os
 import pathlib
@@ -72,9 +73,9 @@ def pools(shape: tuple[int, ...], size: int, stride: int, pad: int) -> dict[str,
     return ways
 
 
-def models(build: Callable[[], tl.Model], module: str, shape: tuple[int, ...]) -> dict[str, Way]:
+def models(build: Callable[[], tl.Model], name: str, shape: tuple[int, ...]) -> dict[str, Way]:
     """The gradient of a model's loss, with its pool and with Flax's in the place of that."""
-    module = __import__(f"tljax.models.{module}", fromlist=["max_pool"])
+    module: Any = importlib.import_module(f"tljax.models.{name}")
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
     params = build().init(jax.random.key(0), x)
 
