@@ -229,10 +229,10 @@ def test_mcd_by_hand_in_each_phase():
         assert float(metrics[name]) == float(found)
 
 
-def test_adda_by_hand_in_each_phase():
+def test_adda_by_hand_for_each_player():
     term, at = adda(weight=0.3, discriminator=SHARED), scene(step=1000)
     owned = begun(term)
-    found, state, _ = term.apply(owned, at._replace(phase="features"))
+    found, state, metrics = term.apply(owned, at)
     own = Discriminator(hidden=7)
     tree = owned.params["backbone"] | {"logit": owned.params["head"]}
     norms = {f"norm_{i}": owned.state["backbone"][f"norm_{i}"]["batch_stats"] for i in range(2)}
@@ -245,17 +245,14 @@ def test_adda_by_hand_in_each_phase():
 
     source, target = told(train=False)
     bce = lambda d, one: jnp.mean(jnp.logaddexp(0.0, -d if one else d))  # noqa: E731
-    assert float(found) == pytest.approx(0.3 * 0.5 * float(bce(source, False) + bce(target, True)), rel=1e-5)
-    for old, new in zip(jax.tree.leaves(owned.state), jax.tree.leaves(state)):
-        np.testing.assert_array_equal(old, new)
-    found, state, metrics = term.apply(owned, at._replace(phase="discriminator"))
-    assert float(found) == pytest.approx(float(domain_adversarial(*told(train=True))), rel=1e-5)
+    assert float(metrics["adda"]) == pytest.approx(0.3 * 0.5 * float(bce(source, False) + bce(target, True)), rel=1e-5)
+    assert float(metrics["adda_discriminator"]) == pytest.approx(float(domain_adversarial(*told(train=True))), rel=1e-5)
+    assert float(found) == pytest.approx(float(metrics["adda"] + metrics["adda_discriminator"]), rel=1e-6)
     right = np.mean([*(told(True)[0] > 0), *(told(True)[1] < 0)])
     assert float(metrics["domain_accuracy"]) == pytest.approx(right, rel=1e-6)
-    moved = [not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(owned.state), jax.tree.leaves(state))]
-    assert all(moved)
-    straight = slopes(adda(weight=0.3, discriminator=SHARED, strength=1.0), owned, at._replace(phase="features"))()
-    warmed = slopes(term, owned, at._replace(phase="features"))(1000)
+    assert all(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(owned.state), jax.tree.leaves(state)))
+    straight = slopes(adda(weight=0.3, discriminator=SHARED, strength=1.0), owned, at)()
+    warmed = slopes(term, owned, at)(1000)
     np.testing.assert_allclose(warmed[0], 0.462117 * straight[0], rtol=1e-4, atol=1e-9)
 
 
@@ -293,15 +290,13 @@ def test_bsp_reads_the_features_of_both_domains():
         (mdd(head=MarginHead(3)), "mdd(head=MarginHead(outputs=3))"),
         (mcd(head=DeepHead(3, hidden=5), repeat=2), "mcd(head=DeepHead(outputs=3, hidden=5), repeat=2)"),
         (adda(weight=0.3), "adda(weight=0.3)"),
-        (adda(joint=False), "adda(joint=False)"),
         (adda_from({}), "adda_from(start)"),
         (bsp(source="a", target="b"), "bsp(source='a', target='b')"),
     ],
 )
 def test_descriptions_and_streams(term, text):
     assert str(term) == text
-    apart = text in ("adda(joint=False)", "adda_from(start)")
-    assert term.joint == (() if apart else term.streams)
+    assert term.joint == (() if text == "adda_from(start)" else term.streams)
 
 
 @pytest.mark.one_in(2)

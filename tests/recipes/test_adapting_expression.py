@@ -83,7 +83,7 @@ def test_the_help_names_every_method():
 def test_weights_are_the_published_ones_unless_given():
     assert "0.0001 * bsp()" in str(approach("dann+bsp").objective)
     assert str(approach("adda").objective) == "cross_entropy() + adda()"
-    assert str(approach("adda(joint=false)").objective) == "cross_entropy() + adda(joint=False)"
+    assert str(approach("adda(weight=0.3)").objective) == "cross_entropy() + adda(weight=0.3)"
     assert "0.5 * bsp()" in str(approach("dann+0.5*bsp").objective)
     assert approach("dann+0.5*bsp").name == "dann+0.5*bsp"
     assert str(approach("mcc").objective) == "cross_entropy() + mcc()"
@@ -99,7 +99,7 @@ def test_weights_are_the_published_ones_unless_given():
         ("source-only+mcc", "source-only is training without any other term"),
         ("source-only(a=1)", "source-only is training without any other term"),
         ("mean-teacher(decay=2)", "method 'mean-teacher.decay=2.': mean_teacher: decay=2"),
-        ("mcd+adda", "method 'mcd.adda'"),
+        ("mcd+mcd(repeat=2)", "method 'mcd.mcd.repeat=2.'"),
         ("MCC", "no method is called 'MCC'; did you mean 'mcc'"),
         ("0*mcc", "a weight is a number above 0 and below 1e9; found 0"),
         ("mcc*1e400", "a weight is a number above 0 and below 1e9; found inf"),

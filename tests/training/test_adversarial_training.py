@@ -79,6 +79,63 @@ def test_the_discriminator_and_its_statistics_learn_and_live_in_the_state(start)
     assert {"dann", "domain_accuracy", "cross_entropy"} <= metrics.keys()
 
 
+@pytest.mark.slow
+def test_adda_is_to_update_the_model_and_then_the_discriminator_as_in_torch():
+    torch = pytest.importorskip("torch")
+    objective = tl.cross_entropy(stream="source") + tl.adda(weight=0.5, strength=0.7, discriminator=SMALL)
+    model = tl.models.mlp((5,), num_classes=2)
+    params = model.init(jax.random.key(0), SOURCE[0])
+    step = make_step(model, objective, tl.plan().resolve(params), optax.sgd(0.3, 0.9, nesterov=True))
+    batches = [
+        {"source": Batch(*(a[i : i + 8] for a in SOURCE)), "target": Batch(TARGET[0][i : i + 8])} for i in (0, 8, 16)
+    ]
+    state = step.init(params, batches[0], seed=0)
+    own = state.trainable["terms"][1]
+
+    def linear(layer):
+        made = torch.nn.Linear(*np.shape(layer["kernel"]))
+        with torch.no_grad():
+            made.weight.copy_(torch.tensor(np.asarray(layer["kernel"]).T))
+            made.bias.copy_(torch.tensor(np.asarray(layer["bias"])))
+        return made
+
+    hidden = [(linear(own["backbone"][f"dense_{i}"]), torch.nn.BatchNorm1d(16), torch.nn.ReLU()) for i in range(2)]
+    told = torch.nn.Sequential(*hidden[0], *hidden[1], linear(own["head"]))
+    features, head = linear(params["backbone"]["block_00"]["dense"]), linear(params["head"])
+    players = [[*features.parameters(), *head.parameters()], [*told.parameters()]]
+    optimizers = [torch.optim.SGD(each, 0.3, momentum=0.9, nesterov=True) for each in players]
+    bce, update = torch.nn.functional.binary_cross_entropy_with_logits, jax.jit(step.update)
+    for batch in batches:
+        state, metrics = update(state, batch)
+        x = torch.tensor(np.concatenate([batch["source"].x, batch["target"].x]))
+        f = torch.relu(features(x))
+        told.eval()
+        fooled = bce(told(f)[:8, 0], torch.zeros(8)) + bce(told(f)[8:, 0], torch.ones(8))
+        entropy = torch.nn.functional.cross_entropy(head(f[:8]), torch.tensor(batch["source"].y).long())
+        optimizers[0].zero_grad()
+        (entropy + 0.7 * 0.5 * 0.5 * fooled).backward()
+        optimizers[0].step()
+        told.train()
+        before = [norm.running_var.clone() for _, norm, _ in hidden]
+        logits = told(f.detach())[:, 0]
+        for (_, norm, _), old in zip(hidden, before):  # torch's running variance is over N - 1 = 15, Flax's over N
+            norm.running_var.copy_(0.9 * old + (norm.running_var - 0.9 * old) * 15 / 16)
+        caught = 0.5 * (bce(logits[:8], torch.ones(8)) + bce(logits[8:], torch.zeros(8)))
+        optimizers[1].zero_grad()
+        caught.backward()
+        optimizers[1].step()
+        assert float(metrics["adda_discriminator"]) == pytest.approx(caught.item(), rel=1e-4)
+        assert float(metrics["adda"]) == pytest.approx(0.25 * fooled.item(), rel=1e-4)
+    pairs = [
+        (state.trainable["model"]["backbone"]["block_00"]["dense"], features), (state.trainable["model"]["head"], head),
+        (state.trainable["terms"][1]["backbone"]["dense_0"], hidden[0][0]),
+        (state.trainable["terms"][1]["head"], told[6]),
+    ]  # fmt: skip
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours["kernel"], theirs.weight.detach().numpy().T, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(ours["bias"], theirs.bias.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
 class Stopped(Exception):  # noqa: N818
     pass
 

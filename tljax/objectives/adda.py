@@ -1,4 +1,4 @@
-"""ADDA: the discriminator and the features learn in turn, each against the other; both published forms."""
+"""ADDA: discriminator and features learn against each other, each by a loss of its own; both published forms."""
 
 from typing import Any
 
@@ -15,7 +15,6 @@ from tljax.objectives.discriminator import (
     tell_apart,
 )
 from tljax.objectives.parameters import StartError
-from tljax.objectives.phase import Phase
 from tljax.objectives.reversal import reversed_gradient
 from tljax.objectives.schedules import schedule_of, warm_up
 from tljax.objectives.stream import name_of, output_of
@@ -29,32 +28,31 @@ def adda(
     weight: float = 0.1,
     discriminator: nn.Module | Model | None = None,
     strength: float | Schedule | None = None,
-    joint: bool = True,
     source: str = "source",
     target: str = "target",
 ) -> Term:
-    """ADDA with one network for both domains, and two phases a step. Add it to `cross_entropy()`.
+    """ADDA with one network for both domains. Add it to `cross_entropy()`. One update moves both players, each by a
+    loss of its own:
 
-    1. "features": the model lowers the cross-entropy beside this term and ``weight * 1/2 [CE(D(f_s), 0) +
-       CE(D(f_t), 1)]``: the discriminator D is to take each domain for the other. D predicts with its running
-       statistics and does not learn.
-    2. "discriminator": D alone lowers ``1/2 [CE(D(f_s), 1) + CE(D(f_t), 0)]`` on the features of the model as it
-       predicts.
+    - The model lowers the cross-entropy beside this term and ``weight * 1/2 [CE(D(f_s), 0) + CE(D(f_t), 1)]``: the
+      discriminator D is to take each domain for the other. D predicts with its running statistics and does not learn
+      from this.
+    - D lowers ``1/2 [CE(D(f_s), 1) + CE(D(f_t), 0)]``, from which the model does not learn.
 
-    The term owns D. The domains go through the model as one batch, or without `joint` one by one, and through D as
-    one. Where the model normalises by batches, one by one means that each domain gets the same mean and variance in
-    training, but not when the model predicts, which is what D sees: on digits that gained nothing. Unlike `dann`,
-    the features do not get the gradient of D's own loss, which vanishes where D is sure. Logs `adda`,
-    `adda_discriminator` and `domain_accuracy`. A factor before the term scales D's loss too; `weight` is what
-    balances: 0.1 is published for digits, 0.3 from SVHN to MNIST.
+    Both losses see the same features. As the players have no parameters in common, this is the same as to update the
+    model first and then, by the features that it gave before, D.
+
+    The term owns D. Both domains go through the model, and through D, as one batch. Unlike in `dann`, the features do
+    not get the gradient of D's own loss, which vanishes where D is sure. Logs `adda`, `adda_discriminator` and
+    `domain_accuracy`. A factor before the term scales D's loss too; `weight` is what balances: 0.1 is published for
+    digits, 0.3 from SVHN to MNIST.
 
     Args:
-        weight: of the first phase's loss.
+        weight: of the model's loss.
         discriminator: D, a Flax module or a model from features `[B, D]` to one logit `[B, 1]`; by default
             `Discriminator()`.
         strength: what the gradient from D to the features is multiplied by, a number or a schedule; by default
             `warm_up()`.
-        joint: whether both domains go through the model as one batch.
         source: the stream of the labelled domain; its labels are not read here.
         target: the stream of the other.
 
@@ -69,8 +67,7 @@ def adda(
     >>> print(cross_entropy() + adda(weight=0.3))
     cross_entropy() + adda(weight=0.3)
     """
-    options = {"discriminator": discriminator, "strength": strength, "joint": joint}
-    text = describe(adda, weight=weight, **options, source=source, target=target)
+    text = describe(adda, weight=weight, discriminator=discriminator, strength=strength, source=source, target=target)
     told, rising = discriminator_of(discriminator, text), schedule_of(strength, warm_up(), text)
 
     def init(key: Key, scene: Scene) -> Owned:
@@ -78,21 +75,18 @@ def adda(
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         outputs, weights = domains_of(scene, source, target, text)
-        if scene.phase == "discriminator":
-            inputs = [scene.batches[name_of(scene, name, text)].x for name in (source, target)]
-            own, other = (jax.lax.stop_gradient(scene.evaluate(scene.params, x).features) for x in inputs)
-            logits, state = tell_apart(told, owned, (own, other), key=scene.key)
-            value = domain_adversarial(*logits, source_weight=weights[0], target_weight=weights[1])
-            return value, state, adversarial_metrics("adda_discriminator", value, logits, weights)
         # Reversal by a negative number: the gradient keeps its sign, and is scaled.
         back = -rising(scene.step)
         pair = reversed_gradient(outputs[0].features, back), reversed_gradient(outputs[1].features, back)
-        (own, other), state = tell_apart(told, owned, pair, key=scene.key, train=False)
-        value = weight * domain_adversarial(other, own, source_weight=weights[1], target_weight=weights[0])
-        return value, state, {"adda": value}
+        still = owned._replace(params=jax.lax.stop_gradient(owned.params))
+        (own, other), _ = tell_apart(told, still, pair, key=scene.key, train=False)
+        fooled = weight * domain_adversarial(other, own, source_weight=weights[1], target_weight=weights[0])
+        logits, state = tell_apart(told, owned, jax.lax.stop_gradient(pair), key=scene.key)
+        value = domain_adversarial(*logits, source_weight=weights[0], target_weight=weights[1])
+        metrics = adversarial_metrics("adda_discriminator", value, logits, weights)
+        return fooled + value, state, metrics | {"adda": fooled}
 
-    phases = (Phase("features", owned=False), Phase("discriminator", learns=None, others=False))
-    return Term(apply, init, text, (source, target), joint=(source, target) if joint else (), phases=phases)
+    return Term(apply, init, text, (source, target), joint=(source, target))
 
 
 def adda_from(

@@ -42,7 +42,7 @@ class Method(NamedTuple):
 METHODS: Mapping[str, Method] = {
     "dann": Method("domain-adversarial features"),
     "cdan": Method("domain-adversarial features given the predictions"),
-    "adda": Method("adversarial features, the discriminator trained apart, in phases"),
+    "adda": Method("adversarial features, each domain to pass for the other"),
     "mcd": Method("two heads look for disagreement, the features for agreement, in phases", steady=True),
     "mdd": Method("margin disparity of an adversarial head", bottleneck=1024),
     "bsp": Method("penalty on the largest singular value, beside an adversarial term", weight=1e-4),
