@@ -118,12 +118,12 @@ def test_adda_is_to_update_the_model_and_then_the_discriminator_as_in_torch():
         told.train()
         before = [norm.running_var.clone() for _, norm, _ in hidden]
         logits = told(f.detach())[:, 0]
-        for (_, norm, _), old in zip(hidden, before):  # torch's running variance is over N - 1 = 15, Flax's over N
-            norm.running_var.copy_(0.9 * old + (norm.running_var - 0.9 * old) * 15 / 16)
         caught = 0.5 * (bce(logits[:8], torch.ones(8)) + bce(logits[8:], torch.zeros(8)))
         optimizers[1].zero_grad()
         caught.backward()
         optimizers[1].step()
+        for (_, norm, _), old in zip(hidden, before):  # torch's running variance is over N - 1 = 15, Flax's over N
+            norm.running_var.copy_(0.9 * old + (norm.running_var - 0.9 * old) * 15 / 16)
         assert float(metrics["adda_discriminator"]) == pytest.approx(caught.item(), rel=1e-4)
         assert float(metrics["adda"]) == pytest.approx(0.25 * fooled.item(), rel=1e-4)
     pairs = [
