@@ -102,6 +102,7 @@ METHODS = {
     "mcc": Method(objective=lambda _: ce() + of.mcc(), published=both(95.1, 94.6), **ADVERSARIAL),
     "cdan+mcc": Method(objective=lambda _: ce() + of.cdan() + of.mcc(), published={}, **ADVERSARIAL),
     "dann+mcc": Method(objective=lambda _: ce() + of.dann() + of.mcc(), published={}, **ADVERSARIAL),
+    "adda+mcc": Method(objective=lambda _: ce() + of.adda() + of.mcc(), published={}, own_rate=0.01, **ADVERSARIAL),
     "mdd+mcc": Method("mdd", lambda _: ce() + of.mdd() + of.mcc(), both(0.01, 0.01), 2e-4, 5e-4, {}),
 }  # fmt: skip
 
