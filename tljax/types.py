@@ -56,6 +56,9 @@ class Batch(NamedTuple):
     """Labels: classes `[B]` int, soft labels `[B, C]` float, or regression targets `[B, K]` float."""
     weight: Any = None
     """Weights `[B]` float; 0 marks padding. None means all ones."""
+    index: Any = None
+    """Which examples of the stream's training data these are, `[B]` int32, where the trainer drew them: for terms that
+    keep something for every example."""
 
 
 class Output(NamedTuple):

@@ -15,7 +15,7 @@ from tljax.training import FitError, NonFiniteError, fit, fit_many, make_step
 from tljax.tree import NoMatchError, named_leaves
 from tljax.types import Batch
 
-X, Y, _ = batch()["train"]
+X, Y, *_ = batch()["train"]
 TARGET = X[:5] * 2 + 1
 BOTH = ("source", "target")
 DOMAINS = {"source": Batch(X, Y), "target": Batch(TARGET)}

@@ -57,7 +57,7 @@ def test_closed_groups_stay_bit_for_bit_and_then_learn():
 
 
 def ENTROPY_OF(params):  # noqa: N802
-    x, y, _ = batch()["train"]
+    x, y, *_ = batch()["train"]
     return optax.softmax_cross_entropy_with_integer_labels(TANH.apply(params, x).logits, y).mean()
 
 

@@ -39,7 +39,7 @@ def plain_loss(params, x, y):
 
 def plain_loop(params, optimizer, n, loss=plain_loss):
     """The same training, in the words of optax's documentation."""
-    x, y, _ = batch()["train"]
+    x, y, *_ = batch()["train"]
 
     @jax.jit
     def one(params, opt):
@@ -73,7 +73,7 @@ def test_the_step_is_the_plain_optax_loop(optimizer):
 def test_rates_are_those_of_separate_optimisers_and_clipping_is_of_the_whole():
     p = plan(rate("head/**", 10.0), rate("head/b", 0.5), freeze("backbone/b"))
     state, metrics = steps(TANH, cross_entropy(), p, optax.sgd(0.1), 1, clip_norm=0.05)
-    x, y, _ = batch()["train"]
+    x, y, *_ = batch()["train"]
     params = start()
     grads = jax.grad(plain_loss)(params, x, y)
     learnt = {name: np.asarray(g) for name, g in named_leaves(grads).items() if name != "backbone/b"}
@@ -354,7 +354,7 @@ def test_every_microbatch_stream_and_extra_pass_draws_its_own_dropout():
 def test_the_gradient_is_that_of_finite_differences():
     with jax.enable_x64(True):
         params = jax.tree.map(lambda a: a.astype(jnp.float64), start())
-        x, y, _ = batch()["train"]
+        x, y, *_ = batch()["train"]
         batches = {"train": Batch(x.astype(jnp.float64), y.astype(jnp.int64))}
         pull = stateless(lambda scene: (jnp.sum(jnp.square(scene.params["backbone"]["w"] - 0.1)), {}), "pull")
         objective = cross_entropy(label_smoothing=0.1) + 0.3 * pull

@@ -130,7 +130,7 @@ def _batches(data: Batch, size: int, batch_size: int) -> Iterator[Batch]:
 @functools.partial(jax.jit, static_argnums=4)
 def _take(data: Batch, start: Array, first: Array, size: Array, batch_size: int) -> Batch:
     """`batch_size` rows from `start`, weighted 0 unless they lie in ``first..size-1``."""
-    x, y, weight = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, batch_size), data)
+    x, y, weight, _ = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, batch_size), data)
     rows = start + jnp.arange(batch_size)
     real = ((rows >= first) & (rows < size)).astype(jnp.float32)
     return Batch(x, y, real if weight is None else real * weight.astype(jnp.float32))

@@ -27,6 +27,7 @@ from tljax.objectives.co_tuning import RelationshipError as RelationshipError
 from tljax.objectives.co_tuning import co_tuning as co_tuning
 from tljax.objectives.co_tuning import direct_relationship as direct_relationship
 from tljax.objectives.co_tuning import reverse_relationship as reverse_relationship
+from tljax.objectives.contract import TermError as TermError
 from tljax.objectives.coral import coral as coral
 from tljax.objectives.coral import correlation_alignment as correlation_alignment
 from tljax.objectives.dan import dan as dan
@@ -82,6 +83,9 @@ from tljax.objectives.schedules import ramp_up as ramp_up
 from tljax.objectives.schedules import warm_up as warm_up
 from tljax.objectives.stream import LabelError as LabelError
 from tljax.objectives.stream import StreamError as StreamError
+from tljax.objectives.stream import labelled as labelled
+from tljax.objectives.stream import name_of as name_of
+from tljax.objectives.stream import output_of as output_of
 from tljax.objectives.swd import sliced_wasserstein as sliced_wasserstein
 from tljax.objectives.swd import swd as swd
 from tljax.objectives.term import Metrics as Metrics
@@ -89,6 +93,8 @@ from tljax.objectives.term import Owned as Owned
 from tljax.objectives.term import Scene as Scene
 from tljax.objectives.term import Schedule as Schedule
 from tljax.objectives.term import Term as Term
+from tljax.objectives.term import asked as asked
+from tljax.objectives.term import begun as begun
 from tljax.objectives.term import objective as objective
 from tljax.objectives.term import separate as separate
 from tljax.objectives.term import stateless as stateless

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tljax.objectives.contract import TermError, check_params, checked, named
 from tljax.objectives.phase import Phase, check_phases
 from tljax.types import Array, Batch, Key, Output, Params
 
@@ -33,18 +34,22 @@ class Scene(NamedTuple):
     """The batches the outputs were computed from."""
     params: Params
     """The whole parameter tree of the model, trainable and frozen; gradients flow to the trainable part."""
-    forward: Callable[[Params, Any], Output]
-    """`forward(params, x)`: the model as it runs in this step, for terms that need another pass."""
+    forward: Callable[..., Output]
+    """`forward(params, x, key=None)`: the model as it trains in this step, for terms that need another pass. Where
+    `params` has None, the leaf of `scene.params` is meant. Passes with the same key drop the same units."""
     step: Array
     """The number of updates made so far, an int32 scalar."""
     key: Key
     """Randomness of this step and this term alone."""
     evaluate: Any = None
-    """`evaluate(params, x)`: the model as it predicts, without dropout and with running statistics: for teachers."""
+    """`evaluate(params, x)`: the model as it predicts, without dropout and with running statistics: for teachers. None
+    in `params` is as in `forward`."""
     layers: Mapping[str, Mapping[str, Any]] = {}
     """What the layers that terms ask for gave in this step, by stream and by the name of the layer."""
     phase: str | None = None
     """The phase of the step that this is; None where the objective has none."""
+    trainable: Params = ()
+    """What of `params` the plan lets learn, with None in the place of the rest: what a step inside the step moves."""
     micro: Array | int = 0
     """How often terms without phases were asked before in this step, by microbatches and by phases: what moves once a
     step, as a teacher, moves at 0."""
@@ -125,6 +130,30 @@ class Term:
             return tuple(part.learns(phase, own) for part, own in zip(self.parts, owned, strict=True))
         return jax.tree.map(lambda _: phase.owned if self.phases else phase.others, owned)
 
+    def apart(self, owned: Owned) -> tuple[Owned, ...]:
+        """What each summand owns, in the order of the sum, out of what the objective owns."""
+        if not self.parts:
+            return (owned,)
+        each = zip(self.parts, owned.params, owned.state, strict=True)
+        return tuple(own for part, params, state in each for own in part.apart(Owned(params, state)))
+
+
+def begun(term: Term, key: Key, scene: Scene) -> Owned:
+    """What `term` owns at the start: its `init`, checked; raises `TermError`."""
+    with named(term, "init"):
+        owned = term.init(key, scene)
+    if not isinstance(owned, Owned):
+        raise TermError(f"{term}: init returns Owned(params, state); found {type(owned).__name__} {owned!r:.60}")
+    check_params(owned.params, str(term))
+    return owned
+
+
+def asked(term: Term, owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
+    """What `term` says of `scene`: its `apply`, checked; raises `TermError`."""
+    with named(term, f"apply, which reads {', '.join(map(repr, term.streams))},"):
+        found = term.apply(owned, scene)
+    return checked(found, owned.state, str(term))
+
 
 def stateless(
     value: Callable[[Scene], tuple[Array, Metrics]], description: str, *streams: str, joint: tuple[str, ...] = ()
@@ -133,8 +162,9 @@ def stateless(
 
     `joint`: streams that go through the model as one batch.
 
+    >>> from tljax.objectives.stream import output_of  # where there are domains, "train" is called "source"
     >>> def confident(scene):
-    ...     p = jax.nn.softmax(scene.outputs["train"].logits)
+    ...     p = jax.nn.softmax(output_of(scene, "train", "confident()").logits)
     ...     entropy = -jnp.mean(jnp.sum(p * jnp.log(p), axis=-1))
     ...     return entropy, {"entropy": entropy}
     >>> print(0.1 * stateless(confident, "confident()"))
@@ -184,7 +214,7 @@ def _sum(left: Term, right: Term) -> Term:
     phases = _phases(left, right)
 
     def init(key: Key, scene: Scene) -> Owned:
-        first, second = (t.init(k, scene) for t, k in zip(terms, jax.random.split(key)))
+        first, second = (begun(t, k, scene) for t, k in zip(terms, jax.random.split(key)))
         return Owned((first.params, second.params), (first.state, second.state))
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
@@ -195,7 +225,7 @@ def _sum(left: Term, right: Term) -> Term:
             if not _counts(term, phases, scene.phase):
                 states.append(owned.state[i])
                 continue
-            value, state, found = term.apply(Owned(owned.params[i], owned.state[i]), scene._replace(key=keys[i]))
+            value, state, found = asked(term, Owned(owned.params[i], owned.state[i]), scene._replace(key=keys[i]))
             values.append(value)
             states.append(state)
             metrics = _both(metrics, found)
@@ -242,7 +272,7 @@ def _scale(factor: "float | Schedule", term: Term) -> Term:
     text = _factor_text(factor)
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
-        value, state, metrics = term.apply(owned, scene)
+        value, state, metrics = asked(term, owned, scene)
         weight = factor(scene.step) if callable(factor) else factor
         return jnp.asarray(weight, value.dtype) * value, state, metrics
 

@@ -13,7 +13,7 @@ import numpy as np
 from tljax.checkpoints import save_weights
 from tljax.checkpoints.run import RunCheckpoints, make_folder
 from tljax.evaluation.progress import progress_bar
-from tljax.objectives import Term
+from tljax.objectives import Owned, Term
 from tljax.plans import Plan, plan
 from tljax.processes import fetched, from_first, is_first, several
 from tljax.training.agreement import Peers
@@ -236,6 +236,7 @@ def _result(run: Run, loop: Loop, prepared: Prepared, params: Params, log: Log) 
         shared=prepared.choices.shared,
         step_cost=_step_cost(run, prepared),
         accumulate=prepared.accumulate,
+        terms=prepared.objective.apart(Owned(run.state.trainable["terms"], run.state.terms)),
     )
 
 

@@ -90,6 +90,7 @@ def _stacked(results: Sequence[Result], shared: Names) -> Result:
         step_seconds=None if None in seconds else sum(s for s in seconds if s is not None),
         optimizer_bytes=sum(result.optimizer_bytes for result in results),
         shared=shared,
+        terms=jax.tree.map(lambda *leaves: jnp.stack(leaves), *[result.terms for result in results]),
     )
 
 

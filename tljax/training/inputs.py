@@ -47,13 +47,21 @@ def streams_of(train: Any, objective: Term, views: Mapping[str, str] | None = No
     read = dict.fromkeys(views.get(name, name) for name in objective.streams)
     missing = [name for name in read if name not in named]
     if missing:
-        shown = "".join(f", where {view!r} is a view of {stream!r}" for view, stream in views.items())
-        raise FitError(
-            f"the objective {objective} reads the streams {', '.join(map(repr, objective.streams))}{shown}; train has "
-            f"{', '.join(map(repr, named))}: give a dict with a pair (x, y) for each, or name those that show the "
-            f"examples of another in views={{{missing[0]!r}: {next(iter(named))!r}}}"
-        )
+        raise FitError(_missing(objective, views, named, read, missing))
     return {name: _stream(name, named[name]) for name in read}
+
+
+def _missing(objective: Term, views: Mapping[str, str], named: Any, read: Any, missing: list[str]) -> str:
+    """What to say of streams that nobody gave: data are missing, or a word on whose examples they show."""
+    shown = "".join(f", where {view!r} is a view of {stream!r}" for view, stream in views.items())
+    unread = next((name for name in named if name not in read), "unlabelled")
+    shows = dict.fromkeys((name for name in missing if name not in (MAIN, SOURCE, "target")), unread)
+    hint = f", or say that they show the examples of another, as views={shows}" if shows else ""
+    return (
+        f"the objective {objective} reads the streams {', '.join(map(repr, objective.streams))}{shown}; train has "
+        f"{', '.join(map(repr, named))}: give a dict with a pair (x, y) for each, also for "
+        f"{', '.join(map(repr, missing))}{hint}"
+    )
 
 
 def looked_at(stream: Stream | ExampleStream) -> tuple[Any, Any]:

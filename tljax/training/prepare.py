@@ -65,7 +65,7 @@ def prepare(
     program_of = programs(model.apply, choices)
     alone = Prepared(
         program_of, program_of(accumulate), streams, fed, held_out, exam, options, rhythm, resolved, choices,
-        description, accumulate,
+        description, accumulate, objective,
     )  # fmt: skip
     # Of several processes none could go on alone, so without a word all their devices are used.
     over = mesh() if options.mesh is None and several() else options.mesh
@@ -127,7 +127,10 @@ def _choices(
         raise FitError(f"patience={options.patience} needs validation data: valid=(x, y)")
     sizes = tuple(sorted(_batch_sizes(options, streams).items()))
     views = tuple(sorted((options.views or {}).items()))
-    choices = Choices(sizes, stacked, patience=options.patience, augment=_augment(options, streams), views=views)
+    fed = tuple((name, len(stream)) for name, stream in sorted(streams.items()) if isinstance(stream, ExampleStream))
+    choices = Choices(
+        sizes, stacked, patience=options.patience, augment=_augment(options, streams), views=views, fed=fed
+    )
     if monitor is None:
         return choices
     validated = isinstance(valid, Chooser)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tljax.data import ExampleStream
+from tljax.objectives import Term
 from tljax.plans import Resolved
 from tljax.training.choosing import Chooser
 from tljax.training.inputs import FitError
@@ -38,6 +39,7 @@ class Prepared:
     description: dict[str, Any]
     accumulate: int
     """Microbatches that each batch is cut into; 1 as long as they are to be chosen."""
+    objective: Term
     alone: "Prepared | None" = None
     """Of a run on a mesh, the same run on one device: what it is known by, wherever it goes on."""
     tolerant: bool = False

@@ -121,6 +121,8 @@ class Choices(NamedTuple):
     """For all streams, or pairs of a stream's or a view's name and its own."""
     views: tuple[tuple[str, str], ...] = ()
     """Pairs of a view and the stream whose examples it shows."""
+    fed: tuple[tuple[str, int], ...] = ()
+    """The streams whose batches a feed brings, and how many examples they have."""
     shared: frozenset[str] = frozenset()
     """Frozen leaves that all runs of a stack have in common, without an axis for the runs."""
     compiler: tuple[tuple[str, Any], ...] = ()
@@ -258,11 +260,14 @@ def _draw(streams: Mapping[str, Stream | Fed], choices: Choices, seed: Array, st
     own = {name: fold_seed(seed, i) for i, name in enumerate([*sorted(streams), *dict(choices.views)])}
     drawn = {}
     for name, stream in sorted(streams.items()):
-        x, y = (stream.x, stream.y)
+        x, y, batch_size = stream.x, stream.y, dict(choices.batch_sizes)[name]
         if isinstance(stream, Stream):
-            rows = stream.subset[batch_indices(own[name], step, dict(choices.batch_sizes)[name], stream.size)]
+            rows = stream.subset[batch_indices(own[name], step, batch_size, stream.size)]
             x, y = jax.tree.map(lambda a, rows=rows: a[rows], (x, y))
-        drawn[name] = Batch(*((x, y) if choices.placement is None else choices.placement.spread((x, y))))
+        else:  # the feed has the same order
+            rows = batch_indices(own[name], step, batch_size, dict(choices.fed)[name])
+        batch = Batch(x, y, index=rows)
+        drawn[name] = batch if choices.placement is None else choices.placement.spread(batch)
     drawn |= {view: drawn[name] for view, name in choices.views}
     return {
         name: augment(jax.random.fold_in(jax.random.key(own[name]), step), batch) if augment else batch

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from tljax.objectives import Owned
 from tljax.plans import Resolved
 from tljax.training.dispatch import StepCost
 from tljax.training.log import Row
@@ -54,6 +55,9 @@ class Result:
 
     accumulate: int = 1
     """Microbatches that each batch was cut into: as asked for, or as ``accumulate="auto"`` chose."""
+    terms: tuple[Owned, ...] = ()
+    """What each term of the objective owned after the last step, in the order of the sum: parameters, as a
+    discriminator's, and state, as a teacher."""
 
     def of(self, run: int) -> Params:
         """The best parameters of one run of a stack, a whole tree.

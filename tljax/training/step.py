@@ -9,14 +9,14 @@ import optax
 
 from tljax.models.remat import rematerialised
 from tljax.models.taps import tapped
-from tljax.objectives import Owned, Scene, Term
+from tljax.objectives import Owned, Scene, Term, asked, begun
 from tljax.plans import Resolved
 from tljax.plans.unfreezing import held, open_norm
 from tljax.training.average import moved_average, wide_copy
 from tljax.training.precision import PRECISIONS, computing_in, narrowed, widened
 from tljax.training.scaling import all_finite, kept_unless, moved, start_scaling
 from tljax.training.state import State
-from tljax.training.streams import forward_streams
+from tljax.training.streams import forward_streams, further_passes
 from tljax.training.transform import lenient, openings, transform_of
 from tljax.training.turns import Parts, Turn, parted, turns
 from tljax.tree import merge
@@ -101,7 +101,7 @@ def make_step(
 
     def init(params: Params, batches: Batches, *, seed: Any, rate: Any = 1.0) -> State:
         learnt, stats, frozen = plan.partition(params)
-        owned = objective.init(_key(seed, 0xFFFFFFFF), _abstract_scene(model, objective, plan, params, batches, wide))
+        owned = begun(objective, _key(seed, 0xFFFFFFFF), _abstract_scene(model, objective, plan, params, batches, wide))
         trainable = wide({"model": learnt, "terms": owned.params})
         parts = parted(objective, trainable)
         with lenient():
@@ -210,15 +210,13 @@ def _loss(model: Model, objective: Term, plan: Resolved, wide: Callable[[Any], A
 
         outputs, layers, stats = forward_streams(objective, batches, state.stats, run)
 
-        def forward(params: Params, x: Any) -> Any:
-            return model.apply(params, x, train=True, key=forward_key, frozen=held)
-
         params = merge(trainable["model"], wide(state.frozen), stats)
+        forward, evaluate = further_passes(model, params, held, forward_key)
         scene = Scene(
-            outputs, batches, params, forward, state.step, term_key, evaluate=model.apply, layers=layers, phase=phase,
-            micro=micro,
+            outputs, batches, params, forward, state.step, term_key, evaluate, layers, phase,
+            trainable=trainable["model"], micro=micro,
         )  # fmt: skip
-        value, terms, metrics = objective.apply(Owned(trainable["terms"], state.terms), scene)
+        value, terms, metrics = asked(objective, Owned(trainable["terms"], state.terms), scene)
         return value, (stats, terms, {"loss": value} | metrics)
 
     return loss
@@ -273,9 +271,8 @@ def _abstract_scene(
 ) -> Scene:  # fmt: skip
     """The scene of a term's `init`: shapes in the place of batches and outputs."""
     key = jax.random.key(0)
-
-    def forward(params: Params, x: Any) -> Output:
-        return model.apply(params, x, train=True, key=key, frozen=plan.frozen_statistics)
+    terms_see, learnt = wide(params), plan.partition(params)[0]
+    forward, evaluate = further_passes(model, terms_see, plan.frozen_statistics, key)
 
     def run(stats: Params, x: Any, number: int) -> tuple[Output, dict[str, Any], Params]:
         with tapped(*objective.layers) as tap:
@@ -283,4 +280,4 @@ def _abstract_scene(
         return output, wide(tap.outputs), stats
 
     outputs, layers = jax.eval_shape(lambda given: forward_streams(objective, given, None, run)[:2], batches)
-    return Scene(outputs, batches, wide(params), forward, jnp.int32(0), key, evaluate=model.apply, layers=layers)
+    return Scene(outputs, batches, terms_see, forward, jnp.int32(0), key, evaluate, layers, trainable=wide(learnt))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.objectives import Term
-from tljax.types import Array, Batch, Output, Params
+from tljax.types import Array, Batch, Key, Model, Output, Params
 
 Run = Callable[[Params, Any, int], tuple[Output, dict[str, Any], Params]]
 """`run(stats, x, number) -> (output, layers, stats)`; the number tells the passes of a step apart."""
@@ -51,6 +51,28 @@ def passes(objective: Term) -> list[tuple[str, ...]]:
         if group not in done:
             done.append(group)
     return done
+
+
+def further_passes(
+    model: Model, whole: Params, held: Any, usual: Key
+) -> tuple[Callable[..., Output], Callable[..., Output]]:
+    """`forward` and `evaluate`, the passes that terms may ask for; where the parameters that they give have None, those
+    of `whole` are meant."""
+
+    def completed(params: Params) -> Params:
+        return jax.tree.map(lambda new, old: old if new is None else new, params, whole, is_leaf=_missing)
+
+    def forward(params: Params, x: Any, key: Key | None = None) -> Output:
+        return model.apply(completed(params), x, train=True, key=usual if key is None else key, frozen=held)
+
+    def evaluate(params: Params, x: Any) -> Output:
+        return model.apply(completed(params), x)
+
+    return forward, evaluate
+
+
+def _missing(leaf: Any) -> bool:
+    return leaf is None
 
 
 def _joined(parts: list[Any]) -> tuple[Any, list[int]]:
