@@ -59,7 +59,7 @@ def fit(
       optimizer: any optax transformation; for plans with weight decay a function of it, as
         ``functools.partial(optax.adamw, 3e-4)``.
       seed: of the order of the data, dropout and augmentation.
-      options: see `Options`; `steps` must be given.
+      options: see `tljax.training.Options`; `steps` must be given.
 
     A program is compiled once for the same model, objective and optimizer objects, the same plan, options and shapes.
 
