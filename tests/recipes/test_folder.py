@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from tljax.checkpoints.run import RunError
+from tljax.recipes import contents
 from tljax.recipes.folder import claim_folder, read_results
 
 NOW, OTHER = {"source": "digits"}, {"source": "digtis"}
@@ -58,3 +59,40 @@ def test_only_whole_results_are_read(damage: bytes, tmp_path: pathlib.Path) -> N
     assert read_results(tmp_path) is None
     (tmp_path / "results.json").write_text('{"summary": []}')
     assert read_results(tmp_path) == {"summary": []}
+
+
+def test_a_run_of_files_that_have_changed_is_not_taken_for_this_one(tmp_path):
+    data, images, code = tmp_path / "data.npz", tmp_path / "images", tmp_path / "net.py"
+    (images / "cat").mkdir(parents=True)
+    config = {"source": f"{data}#train", "target": str(images), "model": f"{code}:Net(width=3)", "methods": ["dann"]}
+    for file in (data, code, images / "cat" / "1.png"):
+        file.write_bytes(b"one")
+    folder = images / "runs"  # in the data, of which it is no part
+    claim_folder(folder, config, resume=True)
+    (folder / "results.json").write_text("{}")
+    claim_folder(folder, config, resume=True)
+    for file, named in ((data, "data.npz#train"), (code, "net.py:Net"), (images / "cat" / "2.png", "images")):
+        before = file.read_bytes() if file.exists() else None
+        file.write_bytes(b"two")
+        with pytest.raises(RunError, match=f"a run from before '.*{named}.*' changed; choose another --run-dir"):
+            claim_folder(folder, config, resume=True)
+        if before is None:
+            file.unlink()
+        else:
+            file.write_bytes(before)
+        claim_folder(folder, config, resume=True)
+
+
+def test_of_large_files_size_and_ends_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "WHOLE", 1 << 20)
+    file = tmp_path / "weights"
+    digests = set()
+    for start, end, size in (
+        (b"a", b"z", 4 << 20),
+        (b"b", b"z", 4 << 20),
+        (b"a", b"y", 4 << 20),
+        (b"a", b"z", 5 << 20),
+    ):
+        file.write_bytes(start + bytes(size << 20) + end)
+        digests.add(contents.contents({"weights": str(file)})[str(file)])
+    assert len(digests) == 4

@@ -7,6 +7,10 @@ from typing import Any
 
 from tljax.checkpoints.run import RunError, differences, make_folder, write_atomically
 from tljax.processes import by_first, from_first
+from tljax.recipes.contents import contents
+
+FILES = "files.json"
+"""What was in the files that the settings name, when the run began."""
 
 
 def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: bool) -> None:
@@ -15,13 +19,14 @@ def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: boo
     A folder in which nothing has been computed yet, because the data were wrong at first, has nothing to lose.
 
     Raises:
-      RunError: it holds a run of another configuration (the differences are listed), a run at all with `resume=False`,
-        or cannot be written to.
+      RunError: it holds a run of another configuration (the differences are listed) or of files that have changed
+        since, a run at all with `resume=False`, or cannot be written to.
     """
     make_folder(folder)
-    file = folder / "config.json"
+    file, files = folder / "config.json", contents(config, without=folder)
     fresh = not file.exists() and not (folder / "results.json").exists()
     if fresh or not _begun(folder):
+        write_atomically(folder / FILES, json.dumps(files, indent=1))
         write_atomically(file, json.dumps(config, indent=1))
         return
     if not resume:
@@ -38,6 +43,13 @@ def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: boo
     if lines:
         listed = "\n  ".join(lines)
         raise RunError(f"{folder} holds a run of other settings:\n  {listed}\nChoose another --run-dir for this one.")
+    before = read_object(folder / FILES) or {}
+    changed = [name for name, digest in files.items() if before.get(name, digest) != digest]
+    if changed:
+        raise RunError(
+            f"{folder} holds a run from before {', '.join(map(repr, changed))} changed; choose another --run-dir for a "
+            "new one"
+        )
 
 
 def results_of(settings: Any, compute: Callable[[], dict[str, Any]], *, say: Callable[[str], None]) -> dict[str, Any]:
@@ -70,7 +82,7 @@ def read_results(folder: pathlib.Path) -> dict[str, Any] | None:
 
 def _begun(folder: pathlib.Path) -> bool:
     """Whether anything but the settings is there."""
-    return any(entry.name != "config.json" for entry in folder.iterdir())
+    return any(entry.name not in ("config.json", FILES) for entry in folder.iterdir())
 
 
 def read_object(file: pathlib.Path) -> dict[str, Any] | None:
