@@ -74,7 +74,7 @@ def test_classes_go_by_name(target, classes, found):
         (("a", "b"), None, "'t' lacks 'c'. .* --classes shared adapts with those that both have: 'a', 'b'"),
         (("a", "b", "c", "d"), None, "'s' lacks 'd'"),
         (("a", "x"), None, "'t' lacks 'b', 'c', and 's' lacks 'x'"),
-        (("a", "x"), "shared", "share 1 of their classes"),
+        (("a", "x"), "shared", "have one class in common"),
         (("a", "x"), "a,b", "no class 'b'"),
     ],
 )

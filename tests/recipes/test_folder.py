@@ -87,12 +87,23 @@ def test_of_large_files_size_and_ends_count(tmp_path, monkeypatch):
     monkeypatch.setattr(contents, "WHOLE", 1 << 20)
     file = tmp_path / "weights"
     digests = set()
-    for start, end, size in (
-        (b"a", b"z", 4 << 20),
-        (b"b", b"z", 4 << 20),
-        (b"a", b"y", 4 << 20),
-        (b"a", b"z", 5 << 20),
-    ):
+    for start, end, size in ((b"a", b"z", 4), (b"b", b"z", 4), (b"a", b"y", 4), (b"a", b"z", 5)):
         file.write_bytes(start + bytes(size << 20) + end)
         digests.add(contents.contents({"weights": str(file)})[str(file)])
     assert len(digests) == 4
+
+
+def test_more_seeds_go_on_in_the_same_folder(tmp_path):
+    def claim(**config):
+        claim_folder(tmp_path, config, resume=True, grows=("seeds",))
+
+    claim(steps=5, seeds=2)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(RunError, match="steps"):
+        claim(steps=6, seeds=3)
+    with pytest.raises(RunError, match="seeds"):
+        claim(steps=5, seeds=1)
+    assert (tmp_path / "results.json").exists()
+    claim(steps=5, seeds=3)
+    assert not (tmp_path / "results.json").exists()
+    assert json.loads((tmp_path / "config.json").read_text()) == {"steps": 5, "seeds": 3}

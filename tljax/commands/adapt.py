@@ -52,7 +52,7 @@ def _add_method(group: Any) -> None:
         dest="methods",
         action="append",
         metavar="EXPR",
-        help="a sum of terms, as cdan+mcc or dann+0.1*mcc(temperature=3), or source-only; may be repeated to compare "
+        help="a sum of terms, as cdan+mcc or dann+0.1*mcc(temperature=3); may be repeated to compare "
         "several (default: jan+mcc). Terms: dann, cdan, adda, mcd, mdd, bsp, dan, jan, coral, mcc, afn, swd, bnm, "
         "mean-teacher, fixmatch, entropy-minimization, information-maximization",
     )

@@ -67,11 +67,12 @@ def with_bottleneck(
     def init(key: Key, x: Any) -> Params:
         params = model.init(key, x)
         out = jax.eval_shape(model.apply, params, x)
-        if "bottleneck" in params["backbone"]:
+        backbone = params.get("backbone", {})  # a linear model has none
+        if "bottleneck" in backbone:
             raise ModelError(f"{model.name} has a 'backbone/bottleneck' already, so with_bottleneck cannot add one")
         classes = out.logits.shape[-1] if num_classes is None else num_classes
         new = tail(classes).init(jax.random.fold_in(key, 1), out.features)
-        return params | {"backbone": params["backbone"] | new["backbone"], "head": new["head"]}
+        return params | {"backbone": backbone | new["backbone"], "head": new["head"]}
 
     def run(params: Params, x: Any, train: bool, key: Key | None, frozen: frozenset[str]) -> Output:
         keys = (None, None) if key is None else tuple(jax.random.split(key))

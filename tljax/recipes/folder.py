@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tljax.checkpoints.run import RunError, differences, make_folder, write_atomically
@@ -13,10 +13,14 @@ FILES = "files.json"
 """What was in the files that the settings name, when the run began."""
 
 
-def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: bool) -> None:
+def claim_folder(
+    folder: pathlib.Path, config: Mapping[str, Any], *, resume: bool, grows: Sequence[str] = ()
+) -> None:  # fmt: skip
     """Make `folder` this run's own, or recognise it as such.
 
-    A folder in which nothing has been computed yet, because the data were wrong at first, has nothing to lose.
+    A folder in which nothing has been computed yet, because the data were wrong at first, has nothing to lose. Where
+    only numbers that `grows` names are larger than those of the run there, it goes on from what is there, and its
+    results are to be found anew.
 
     Raises:
       RunError: it holds a run of another configuration (the differences are listed) or of files that have changed
@@ -39,7 +43,8 @@ def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: boo
             f"{file}, which tells the settings of the run there, is missing or damaged; choose another --run-dir, or "
             "delete it and results.json, and what checkpoints there are of the settings given now will be continued"
         )
-    lines = differences(earlier, dict(config))
+    more = [name for name in grows if _number(config.get(name)) > _number(earlier.get(name))]
+    lines = differences(earlier, {**config, **{name: earlier[name] for name in more}})
     if lines:
         listed = "\n  ".join(lines)
         raise RunError(f"{folder} holds a run of other settings:\n  {listed}\nChoose another --run-dir for this one.")
@@ -50,6 +55,13 @@ def claim_folder(folder: pathlib.Path, config: Mapping[str, Any], *, resume: boo
             f"{folder} holds a run from before {', '.join(map(repr, changed))} changed; choose another --run-dir for a "
             "new one"
         )
+    if more:
+        (folder / "results.json").unlink(missing_ok=True)
+        write_atomically(file, json.dumps(config, indent=1))
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int) else float("nan")
 
 
 def results_of(settings: Any, compute: Callable[[], dict[str, Any]], *, say: Callable[[str], None]) -> dict[str, Any]:
@@ -62,7 +74,8 @@ def results_of(settings: Any, compute: Callable[[], dict[str, Any]], *, say: Cal
     Raises:
       RunError: as `claim_folder`.
     """
-    by_first(lambda: claim_folder(settings.folder, settings.described(), resume=settings.resume))
+    grows = getattr(settings, "GROWS", ())
+    by_first(lambda: claim_folder(settings.folder, settings.described(), resume=settings.resume, grows=grows))
     file, found = settings.folder / "results.json", from_first(lambda: read_results(settings.folder))
     if found is not None:
         say(f"{settings.folder} holds this run complete; what is written from its results is written anew")

@@ -20,7 +20,7 @@ def failure(run: Run, failed: int, checkpoints: RunCheckpoints | None) -> NonFin
     >>> from types import SimpleNamespace as Some
     >>> state = Some(trainable={"model": {"w": jnp.array([jnp.nan])}}, stats=None, scaling=None)
     >>> print(failure(Some(state=state, broken={"loss": False}), 7, None))
-    parameters became NaN or infinite by step 7: model/w. Lower the learning rate, or clip gradients: ...
+    parameters became NaN or infinite by step 7: model/w. Lower the learning rate, or clip gradients...
     """
     metrics = [name for name, broken in run.broken.items() if broken]
     learnt = {**run.state.trainable, "stats": run.state.stats}
@@ -35,9 +35,11 @@ def failure(run: Run, failed: int, checkpoints: RunCheckpoints | None) -> NonFin
         leaves = [name for name, leaf in named_leaves(learnt).items() if not jnp.all(jnp.isfinite(leaf))]
         what = f"parameters became NaN or infinite by step {failed}: {_listed(leaves + metrics)}"
     kept = ""
-    if checkpoints is not None and checkpoints.newest() is not None:
-        kept = f" Checkpoint {checkpoints.newest()} in {checkpoints.folder} is from before that."
-    return NonFiniteError(f"{what}. Lower the learning rate, or clip gradients: fit(clip_norm=1.0).{kept}")
+    if checkpoints is not None:
+        step = checkpoints.newest()
+        found = f"Checkpoint {step} in {checkpoints.folder} is from before that."
+        kept = " Nothing had been saved by then." if step is None else f" {found}"
+    return NonFiniteError(f"{what}. Lower the learning rate, or clip gradients, as fit(clip_norm=1.0) does.{kept}")
 
 
 def _is_no_loss(name: str) -> bool:

@@ -4,7 +4,7 @@ Labels of the target are never looked at here but to name its classes: its parts
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -58,6 +58,7 @@ def as_domains(source: Any, target: Any, classes: str | None, seed: int) -> Doma
         known = (target.name, target.train.classes)
     _require_classes(source.train)
     names = chosen_classes((source.name, source.train.classes), known, classes)
+    source, target = (_noting_left_out(side, names) for side in (source, target))
     source = _mapped(source, lambda part: of_classes(part, names))
     train, valid = with_validation(source.train, source.valid, seed)
     features = getattr(source, "features", ())  # sentences have none
@@ -65,9 +66,18 @@ def as_domains(source: Any, target: Any, classes: str | None, seed: int) -> Doma
     return Domains(ours, _target(target, names, seed))
 
 
+def _noting_left_out(found: Any, names: tuple[str, ...]) -> Any:
+    """A note of the classes whose examples are left out, if there are any."""
+    own = found.classes if isinstance(found, Unlabelled) else found.train.classes
+    left = [name for name in own if name not in names]
+    note = f"without the examples of {len(left)} of its {len(own)} classes, {_listed(left)}"
+    return dataclasses.replace(found, notes=(*found.notes, note)) if left else found
+
+
 def _require_classes(part: Any) -> None:
     if part.task != "classes":
-        raise SettingsError(f"{part.name!r} has not one class per example; tljax adapt needs that")
+        shown = ", ".join(str(value) for value in np.asarray(part.y[:3]).tolist())
+        raise SettingsError(f"{part.name!r} has not one class per example, which tljax adapt needs; y begins {shown}")
 
 
 def _target(target: Any, names: tuple[str, ...], seed: int) -> Task:
@@ -111,14 +121,37 @@ def chosen_classes(
         ]
         hint = f"; --classes {SHARED} adapts with those that both have: {_listed(shared)}" if len(shared) > 1 else ""
         raise SettingsError(
-            f"the domains have other classes: {', and '.join(missing)}. All methods here are for equal ones{hint}"
+            f"the domains have other classes: {', and '.join(missing)}. All methods here are for equal ones"
+            f"{_spelling(source[1], target[1]) or hint}"
         )
     if len(shared) < 2:
+        which = "" if classes in (None, SHARED) else f" that classes={classes!r} chooses"
         raise SettingsError(
-            f"{source[0]!r} and {target[0]!r} share {len(shared)} of their classes "
+            f"{source[0]!r} and {target[0]!r} have {'one class' if shared else 'no class'} in common{which} "
             f"({_listed(source[1])}; {_listed(target[1])}); two or more are needed"
         )
     return shared
+
+
+def _spelling(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """What may be the same classes by other names, as ", or ..."; nothing where nothing looks like it.
+
+    >>> _spelling(("0", "1", "2"), ("1", "2", "3"))
+    '; do the labels of one begin at 1 and of the other at 0? Then they are shifted, and need the same beginning'
+    >>> _spelling(("Ant", "bee"), ("ant", "bee")), _spelling(("ant",), ("bee",))
+    ('; some differ in capitals or leading zeros alone: give them the same names', '')
+    """
+    if len(ours) == len(theirs) and all(name.isdecimal() for name in (*ours, *theirs)):
+        pairs = zip(sorted(map(int, ours)), sorted(map(int, theirs)), strict=True)
+        if {b - a for a, b in pairs} in ({1}, {-1}):
+            return (
+                "; do the labels of one begin at 1 and of the other at 0? Then they are shifted, and need the same "
+                "beginning"
+            )
+    alike = {name.lower().lstrip("0") for name in ours if name not in theirs}
+    if alike & {name.lower().lstrip("0") for name in theirs if name not in ours}:
+        return "; some differ in capitals or leading zeros alone: give them the same names"
+    return ""
 
 
 def in_one_form(source: Source, target: Any, shape: tuple[int, ...] | None) -> tuple[Source, Any]:

@@ -26,6 +26,9 @@ class AdaptSettings(Numerics):
         "methods": str, "image_size": int, "max_length": int, "bottleneck": int, "backbone_rate": float,
     }  # fmt: skip
 
+    GROWS: ClassVar = ("seeds",)
+    """Each seed is a run of its own, so that a run of more goes on from one of few."""
+
     source: str = DEMO[0]
     target: str = DEMO[1]
     classes: str | None = None
@@ -66,10 +69,10 @@ class AdaptSettings(Numerics):
             require(value is None or value >= 1, name, value, "1 or more")
         require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more of each domain")
         require(self.bottleneck is None or self.bottleneck >= 0, "bottleneck", self.bottleneck, "0 (none) or a width")
-        require(0 < self.learning_rate < 1e3, "learning_rate", self.learning_rate, "a positive number")
-        require(0 <= self.weight_decay < 1e3, "weight_decay", self.weight_decay, "0 or more")
+        require(0 < self.learning_rate < 1e3, "learning_rate", self.learning_rate, "above 0 and below 1000")
+        require(0 <= self.weight_decay < 1e3, "weight_decay", self.weight_decay, "0 or more, and below 1000")
         factor = self.backbone_rate
-        require(factor is None or 0 < factor < 1e3, "backbone_rate", factor, "a positive number")
+        require(factor is None or 0 < factor < 1e3, "backbone_rate", factor, "above 0 and below 1000")
         require(self.seed >= 0 and self.seed + self.seeds < 2**31, "seed", self.seed, "0 or more, and below 2^31")
         require_known("validator", self.validator, VALIDATORS)
         require_known("projection", self.projection, PROJECTIONS)
@@ -79,9 +82,9 @@ class AdaptSettings(Numerics):
         given = "the file of --weights says which model it is; give one of them"
         require(not (self.model and self.weights), "model", self.model, f"left out with weights: {given}")
         require(bool(self.methods), "methods", self.methods, "one or several, as cdan+mcc")
-        names = [found.name for found in self.approaches]
-        require(len(set(names)) == len(names), "methods", self.methods, "each method once")
-        if names[0] == BASELINE:
+        objectives = [str(found.objective).replace(" 1 * ", " ") for found in self.approaches]
+        require(len(set(objectives)) == len(objectives), "methods", self.methods, "each method once")
+        if self.approaches[0].name == BASELINE:
             raise SettingsError(f"{BASELINE} is what methods are compared to; name one of them first, as --method mcc")
 
     @functools.cached_property
@@ -116,8 +119,9 @@ class AdaptSettings(Numerics):
 
     @property
     def folder(self) -> pathlib.Path:
-        """The run folder: the one given, or one named after the settings."""
-        return run_folder(self.run_dir, self.described(), "adapt", self.title, *(a.name for a in self.approaches))
+        """The run folder: the one given, or one named after the settings; more seeds go on in the same."""
+        settings = {name: value for name, value in self.described().items() if name not in self.GROWS}
+        return run_folder(self.run_dir, settings, "adapt", self.title, *(a.name for a in self.approaches))
 
 
 def _short(spec: str) -> str:

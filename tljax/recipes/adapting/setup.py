@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,9 @@ from tljax.recipes.adapting.models import model_of
 from tljax.recipes.adapting.reading import read_domains
 from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.adapting.views import augmentations, require_images
+from tljax.recipes.options import SettingsError
 from tljax.tree import graft
-from tljax.types import Model, Params
+from tljax.types import Model, Params, TljaxError
 
 SMALL = 32
 """The longer side, in pixels, up to which images are small."""
@@ -74,9 +76,31 @@ def load_setup(settings: AdaptSettings) -> Setup:
         model = pretrained.model
     else:
         model = model_of(settings.model or usual_model(domains.source.train.x.shape[1:]), classes)
+        _check_model(model, settings.model, domains.example, classes)
     if settings.width:
         model = with_bottleneck(model, settings.width)
     return Setup(settings, noted(domains, settings.batch_size), model, pretrained)
+
+
+def _check_model(model: Model, spec: str | None, example: Any, classes: int) -> None:
+    """Raise `SettingsError` for a model of the user's that cannot look at an example, or has other outputs."""
+    if spec is None or ":" not in spec:
+        return
+    try:
+        params = jax.eval_shape(model.init, jax.random.key(0), jax.tree.map(jnp.asarray, example))
+        logits = jax.eval_shape(model.apply, params, example).logits
+    except TljaxError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(example))
+        raise SettingsError(
+            f"model {spec!r}: it fails on a batch of the data, {shapes}, with {type(error).__name__}: {error}"
+        ) from error
+    if logits.shape != (1, classes):
+        raise SettingsError(
+            f"model {spec!r}: it should give [B, {classes}], num_classes outputs for each example; found "
+            f"{list(logits.shape)} for one"
+        )
 
 
 def usual_model(shape: tuple[int, ...]) -> str:
