@@ -14,8 +14,9 @@ from tljax.recipes import SettingsError
 from tljax.recipes.adapting import adapt_settings, run_adapt
 from tljax.recipes.adapting.domains import as_domains, chosen_classes
 from tljax.recipes.adapting.projection import on_a_plane
+from tljax.recipes.adapting.results import about
 from tljax.recipes.adapting.setup import load_setup
-from tljax.recipes.adapting.train import best_on_test, optimizer
+from tljax.recipes.adapting.train import best_on_test, optimizer, train
 from tljax.recipes.evaluated import run_evaluate
 from tljax.recipes.reported import run_report
 from tljax.types import TljaxError
@@ -74,6 +75,7 @@ def test_classes_go_by_name(target, classes, found):
         (("a", "b"), None, "'t' lacks 'c'. .* --classes shared adapts with those that both have: 'a', 'b'"),
         (("a", "b", "c", "d"), None, "'s' lacks 'd'"),
         (("a", "x"), None, "'t' lacks 'b', 'c', and 's' lacks 'x'"),
+        (("A", "b", "c"), None, "some differ in capitals or leading zeros alone"),
         (("a", "x"), "shared", "have one class in common"),
         (("a", "x"), "a,b", "no class 'b'"),
     ],
@@ -241,6 +243,43 @@ def test_a_run_from_end_to_end(pair, tmp_path: pathlib.Path, monkeypatch: pytest
     assert run_report(tmp_path / "run", tmp_path / "run", output=tmp_path / "two.html").file.exists()
     with pytest.raises(RunError, match="other settings"):
         run_adapt(adapt_settings(pair | TINY | {"run_dir": str(tmp_path / "run"), "steps": 13}), show=False)
+
+
+@pytest.mark.slow
+def test_more_seeds_are_added_and_changed_data_refused(pair, tmp_path: pathlib.Path):
+    def run(folder, **more):
+        settings = adapt_settings(pair | TINY | {"run_dir": str(tmp_path / folder)} | more)
+        return run_adapt(settings, show=False).results
+
+    run("grown", seeds=1)
+    kept = tmp_path / "grown/methods/0-mcc/seed_0/checkpoints/12"
+    before = kept.stat().st_mtime_ns
+    grown, whole = run("grown", seeds=2), run("whole", seeds=2)
+    assert kept.stat().st_mtime_ns == before
+    assert grown["cells"] == whole["cells"]
+    assert grown["verdict"] == whole["verdict"]
+    np.savez(pair["target"], **blobs(2.0, seed=2))
+    with pytest.raises(RunError, match=r"a run from before '.*target\.npz' changed"):
+        run("grown", seeds=2)
+
+
+@pytest.mark.slow
+def test_an_estimate_of_dev_that_is_no_error_rate_is_noted(pair, tmp_path: pathlib.Path, monkeypatch):
+    settings = adapt_settings(pair | TINY | {"run_dir": str(tmp_path / "run"), "validator": "dev", "seeds": 1})
+    assert not [note for note in run_adapt(settings, show=False).results["notes"] if note.startswith("dev")]
+    trained = train(load_setup(settings), settings.approaches[0], tmp_path / "again", False)
+    doubted = {"mcc": [trained[0]._replace(value=3.69)], "source-only": trained}
+    notes = about(load_setup(settings), doubted, "accuracy", "oracle_accuracy")["notes"]
+    assert (
+        "dev: in 1 of 2 runs the error rate that it estimates for the chosen step is outside 0 to 1 (-3.69" in notes[-1]
+    )
+
+
+def test_classes_that_are_left_out_are_noted():
+    other = Dataset(np.arange(60.0, dtype="float32")[:, None], np.arange(60) % 3, ("a", "b", "x"), "more")
+    domains = as_domains(Source("more", other, other), a_source(np.arange(60) % 2), "shared", 0)
+    assert domains.source.notes == ("without the examples of 1 of its 3 classes, 'x'",)
+    assert not [note for note in domains.target.notes if "without" in note]
 
 
 def test_a_domain_smaller_than_the_batch_is_noted(tmp_path: pathlib.Path):

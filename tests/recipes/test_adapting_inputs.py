@@ -35,6 +35,20 @@ class Streams(nnx.Module):
 
 def broken(num_classes):
     return "no module"
+
+class Raises(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.num_classes)(x @ x[0, :3, :3, 0])
+
+class Wide(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.num_classes + 1)(x.reshape(len(x), -1))
 """
 
 
@@ -55,9 +69,27 @@ def test_a_module_of_ones_own(tmp_path: pathlib.Path):
         (f"{file}:Net(wdith=3)", "unexpected keyword argument"),
         (f"{tmp_path}/other.py:Net", "cannot be imported"),
         ("no.such.module:Net", "cannot be imported"),
+        (str(file), r"is a file; say which of its models is meant, as .*nets\.py:NAME"),
     ):
         with pytest.raises(SettingsError, match=message):
             model_of(spec, 5)
+
+
+def test_a_module_that_does_not_fit_the_data_is_told_before_training(tmp_path: pathlib.Path):
+    file = tmp_path / "nets.py"
+    file.write_text(NET)
+    for name, message in (
+        ("Raises", r"nets.py:Raises': it fails on a batch of the data, \[1, 8, 8, 1\], with .*Error"),
+        ("Wide", r"nets.py:Wide': it should give \[B, 10\], num_classes outputs.*; found \[1, 11\] for one"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            load_setup(adapt_settings({"method": "mcc", "model": f"{file}:{name}"}))
+
+
+def test_a_model_without_a_backbone_gets_a_bottleneck():
+    setup = load_setup(adapt_settings({"method": "mcc", "model": "mlp(hidden=())", "bottleneck": 5}))
+    assert setup.starts[0]["head"]["kernel"].shape == (5, 10)
+    assert setup.model.apply(setup.starts[0], setup.domains.example).features.shape == (1, 5)
 
 
 def test_images_on_two_scales_a_class_of_one_and_an_empty_target_are_told(tmp_path: pathlib.Path):

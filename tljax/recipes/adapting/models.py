@@ -30,6 +30,8 @@ def model_of(spec: str, num_classes: int) -> Model:
     'lenet'
     """
     call = read_call(spec)
+    if call.name.endswith(".py"):
+        raise SettingsError(f"model {spec!r} is a file; say which of its models is meant, as {call.name}:NAME")
     if ":" not in call.name:
         return build(call.name, num_classes, **call.options)
     return _made(call, spec, num_classes)

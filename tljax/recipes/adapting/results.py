@@ -7,6 +7,7 @@ import numpy as np
 
 from tljax.evaluation import paired_gain, verdict
 from tljax.recipes.adapting.methods import BASELINE
+from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.adapting.setup import Setup
 from tljax.recipes.adapting.train import DECAY, MOMENTUM, ORACLE, Trained
 from tljax.recipes.results import CLASS_METRICS, curve, gain_over, mean_of, numbers_of, or_nan, or_none
@@ -39,7 +40,7 @@ def about(setup: Setup, runs: Mapping[str, Sequence[Trained]], metric: str, logg
         "title": settings.title,
         "source": source.described(),
         "target": {k: v for k, v in sizes.items() if k != "train"} | {"pool": sizes["train"]},
-        "notes": [f"{task.name}: {note}" for task in setup.domains for note in task.notes],
+        "notes": [f"{task.name}: {note}" for task in setup.domains for note in task.notes] + _doubts(settings, runs),
         "model": {"name": setup.model.name, "parameters": count(setup.starts[0]), "text": setup.about},
         "protocol": _protocol(setup),
         "shots": ["all"],
@@ -50,6 +51,18 @@ def about(setup: Setup, runs: Mapping[str, Sequence[Trained]], metric: str, logg
             for name, found in runs.items()
         ],
     }
+
+
+def _doubts(settings: AdaptSettings, runs: Mapping[str, Sequence[Trained]]) -> list[str]:
+    """A note where DEV's estimates of the error rate, which nothing bounds, are none that there can be."""
+    values = [run.value for found in runs.values() for run in found]
+    beyond = [-value for value in values if not -1 <= value <= 0] if settings.validator == "dev" else []
+    if not beyond:
+        return []
+    return [
+        f"dev: in {len(beyond)} of {len(values)} runs the error rate that it estimates for the chosen step is outside "
+        f"0 to 1 ({min(beyond):.2f} to {max(beyond):.2f}), and the choice means little: take another --validator"
+    ]
 
 
 def _curves(histories: Sequence[Sequence[Mapping[str, Any]]], metric: str, logged: str) -> dict[str, Any]:
