@@ -44,7 +44,7 @@ def test_folder_with_parts_colour_and_sizes(files: SimpleNamespace, tmp_path: Pa
     source = load(tmp_path, size=(3, 7))
     assert source.train.x.shape == (5, 3, 7, 3)
     assert source.valid is not None
-    assert "13 of 13 images were resized to 3x7, as asked" in source.notes
+    assert "13 of 13 images were resized to 3x7, the size that is wanted" in source.notes
 
 
 def test_pixels_of_unusual_modes(files: SimpleNamespace, tmp_path: Path) -> None:

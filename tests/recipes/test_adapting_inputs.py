@@ -107,7 +107,7 @@ def test_images_on_two_scales_a_class_of_one_and_an_empty_target_are_told(tmp_pa
 
     for name, message in (
         ("wide", r"'digits-plain train' go from 0 to 1 and those of 'wide train' go from 0 to 255: bring both to one"),
-        ("flat", r"those of 'flat train' go from 0 to 0"),
+        ("flat", r"all pixels of 'flat train' are 0"),
         ("few", r"'few' cannot be split into 2 parts, .*class '1' has 1"),
         ("none", "at least one|no examples|empty"),
     ):

@@ -92,7 +92,7 @@ def _notes(
 ) -> Iterator[str]:
     others = len(everything) - counts[shape]
     if others:
-        why = "as asked" if size else "the most common size"
+        why = "the size that is wanted" if size else "the most common size"
         yield f"{others} of {len(everything)} images were resized to {shape[0]}x{shape[1]}, {why}"
     greys = sum(picture.grey for picture in everything)
     if not grey and greys:

@@ -210,6 +210,12 @@ def _require_one_scale(domains: Domains) -> None:
     parts = domains.source.train, domains.target.train
     if parts[0].x.ndim != 4:
         return
+    for part in parts:
+        if np.min(part.x) == np.max(part.x):
+            raise SettingsError(
+                f"all pixels of {part.name!r} are {np.min(part.x):g}: there is nothing to tell its images by, or it "
+                "stands in an alpha channel, which is not read"
+            )
     narrow, wide = sorted(float(np.std(part.x)) for part in parts)
     if wide >= SCALES * narrow:
         spans = (f"{part.name!r} go from {np.min(part.x):g} to {np.max(part.x):g}" for part in parts)
