@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.objectives import Owned, Scene, Term, TermError, asked, begun, cross_entropy, stateless
+from tljax.objectives import Owned, Scene, Term, TermError, cross_entropy, stateless
+from tljax.objectives.term import asked, begun
 from tljax.types import Batch, Output
 
 X, Y = jnp.ones((3, 2)), jnp.array([0, 1, 1])

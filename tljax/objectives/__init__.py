@@ -93,8 +93,6 @@ from tljax.objectives.term import Owned as Owned
 from tljax.objectives.term import Scene as Scene
 from tljax.objectives.term import Schedule as Schedule
 from tljax.objectives.term import Term as Term
-from tljax.objectives.term import asked as asked
-from tljax.objectives.term import begun as begun
 from tljax.objectives.term import objective as objective
 from tljax.objectives.term import separate as separate
 from tljax.objectives.term import stateless as stateless

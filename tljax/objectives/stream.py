@@ -16,12 +16,29 @@ def output_of(scene: Scene, stream: str, term: str) -> Output:
     """The model's outputs for `stream`; `term` is named in the error.
 
     The main stream, "train", is called "source" where there are several domains.
+
+    Raises `StreamError` where the step has no such stream.
+
+    >>> scene = Scene({"source": Output(1, 2)}, {"source": Batch(0)}, {}, print, 0, None)
+    >>> output_of(scene, "train", "mine()")
+    Output(logits=1, features=2, stats=None)
+    >>> output_of(scene, "target", "mine()")
+    Traceback (most recent call last):
+    tljax.objectives.stream.StreamError: mine() reads the stream 'target'; this step has: 'source'. Feed a stream of ...
     """
     return scene.outputs[name_of(scene, stream, term)]
 
 
 def labelled(scene: Scene, stream: str, term: str) -> tuple[Array, Batch]:
-    """The logits `[B, C]` and the labelled batch of `stream`; `term` is named in the error."""
+    """The logits `[B, C]` and the labelled batch of `stream`; `term` is named in the error.
+
+    Raises `StreamError` where the step has no such stream, or it has no labels.
+
+    >>> scene = Scene({"source": Output(1, 2)}, {"source": Batch(0, 3)}, {}, print, 0, None)
+    >>> logits, batch = labelled(scene, "source", "mine()")
+    >>> logits, batch.y
+    (1, 3)
+    """
     name = name_of(scene, stream, term)
     batch = scene.batches[name]
     if batch.y is None:
@@ -30,7 +47,13 @@ def labelled(scene: Scene, stream: str, term: str) -> tuple[Array, Batch]:
 
 
 def name_of(scene: Scene, stream: str, term: str) -> str:
-    """The name by which the step knows `stream`: "source" for the main one where there are several domains."""
+    """The name by which the step knows `stream`: "source" for the main one where there are several domains.
+
+    Raises `StreamError` where the step has no such stream.
+
+    >>> name_of(Scene({"source": Output(1, 2)}, {"source": Batch(0)}, {}, print, 0, None), "train", "mine()")
+    'source'
+    """
     for name in (stream, SOURCE) if stream == MAIN else (stream,):
         if name in scene.outputs and name in scene.batches:
             return name

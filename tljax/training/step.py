@@ -9,7 +9,8 @@ import optax
 
 from tljax.models.remat import rematerialised
 from tljax.models.taps import tapped
-from tljax.objectives import Owned, Scene, Term, asked, begun
+from tljax.objectives import Owned, Scene, Term
+from tljax.objectives.term import asked, begun
 from tljax.plans import Resolved
 from tljax.plans.unfreezing import held, open_norm
 from tljax.training.average import moved_average, wide_copy
