@@ -328,3 +328,10 @@ def test_mnist_to_usps_gains(data_dir: pathlib.Path, tmp_path: pathlib.Path):
     accuracy = {entry["method"]: entry["metrics"]["accuracy"]["mean"] for entry in results["summary"]}
     assert accuracy["jan+mcc"] > accuracy["source-only"] + 0.02
     assert "images were brought to 28x28x1" in " ".join(results["notes"])
+
+
+def test_columns_of_a_table_in_other_units_are_noted(pair):
+    found = dict(np.load(pair["target"]))
+    np.savez(pair["target"], **found | {"x": found["x"] * np.float32([1, 1000, 1, 1])})
+    notes = load_setup(adapt_settings(pair | TINY)).domains.target.notes
+    assert "1 of 4 columns spread 8 times as wide or more in one domain as in the other, 'column 2'" in notes[-1]

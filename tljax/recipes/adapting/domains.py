@@ -202,7 +202,22 @@ def standardised(domains: Domains) -> Domains:
         }
         return dataclasses.replace(task, statistics=statistics, **parts)
 
-    return Domains(scaled(domains.source), scaled(domains.target))
+    return Domains(scaled(domains.source), _noting_columns(scaled(domains.target), domains))
+
+
+def _noting_columns(target: Task, domains: Domains) -> Task:
+    """A note of the columns of a table that spread `SCALES` times as wide in one domain as in the other."""
+    parts = domains.source.train.x, domains.target.train.x
+    if parts[0].ndim != 2 or not all(map(len, parts)):
+        return target
+    narrow, wide = np.sort([np.std(x, axis=0) for x in parts], axis=0)
+    names = domains.source.features or [f"column {i + 1}" for i in range(len(wide))]
+    found = [names[i] for i in np.flatnonzero((narrow > 0) & (wide >= SCALES * narrow))]
+    note = (
+        f"{len(found)} of {len(wide)} columns spread {SCALES:g} times as wide or more in one domain as in the other, "
+    )
+    note += f"{_listed(found)}: are they in the same units?"
+    return dataclasses.replace(target, notes=(*target.notes, note)) if found else target
 
 
 def _require_one_scale(domains: Domains) -> None:
