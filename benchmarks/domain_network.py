@@ -28,6 +28,9 @@ from tljax import objectives
 KINDS = ("plain", "norm", "dropout", "norm+dropout", "afn", "mcd", "mdd")
 """The bottleneck and head: none; Dense-BatchNorm-ReLU; Dense-ReLU-Dropout; both; those of AFN, MCD and MDD."""
 
+SMALL = nn.initializers.normal(0.01)
+"""Where the layers of AFN's authors begin, and not as torch's."""
+
 
 def network(kind: str, num_classes: int = 10, *, dropout: float = 0.5) -> tl.Model:
     """The model of a method, for images `[B, 28, 28, 1]` as bytes, 0 to 255. `dropout`: the rate throughout."""
@@ -53,6 +56,10 @@ class Digits(nn.Module):
         if self.kind == "mdd":
             return tl.Output(
                 objectives.MarginHead(self.num_classes, dropout=self.dropout, name="head")(features, train), features
+            )
+        if self.kind == "afn":
+            return tl.Output(
+                nn.Dense(self.num_classes, kernel_init=SMALL, bias_init=SMALL, name="head")(features), features
             )
         return tl.Output(dense(self.num_classes, features, "head"), features)
 
@@ -86,7 +93,7 @@ class Bottleneck(nn.Module):
         kind = self.kind
         scale = nn.initializers.ones
         if kind == "afn":
-            x = nn.Dense(1000, kernel_init=nn.initializers.normal(0.01), name="dense")(x)
+            x = nn.Dense(1000, kernel_init=SMALL, bias_init=SMALL, name="dense")(x)
             scale = lambda key, shape, dtype: 1 + 0.01 * jax.random.normal(key, shape, dtype)  # noqa: E731
         elif kind == "mdd":
             bias = nn.initializers.constant(0.1)
