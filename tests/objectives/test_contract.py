@@ -68,3 +68,11 @@ def test_an_error_of_the_terms_own_says_which_term_it_was():
     with pytest.raises(KeyError) as error:
         asked(cross_entropy() + wrong, Owned(((), ()), ((), ())), SCENE)
     assert error.value.__notes__ == ["in apply, which reads 'source', 'target', of the term wrong()"]
+    shapes = stateless(
+        lambda scene: (jnp.sum(X @ jnp.ones((5, 5))), {}), "shapes()", "source"
+    )  # JAX adds a note itself
+    with pytest.raises(TypeError) as error:
+        asked(cross_entropy() + shapes, Owned(((), ()), ((), ())), SCENE)
+    assert [note for note in error.value.__notes__ if "term" in note] == [
+        "in apply, which reads 'source', of the term shapes()"
+    ]

@@ -112,8 +112,8 @@ def _advice(keys: Sequence[str], group: str | None) -> str:
         near = quoted(nearest(group, groups) or groups)
         return f"holds no arrays '{group}_x' and '{group}_y'; groups in it: {near}"
     if groups:
-        some = "several groups" if len(groups) > 1 else "arrays of a group alone"
-        return f"holds {some}, {quoted(groups)}; choose one by writing '#{groups[0]}' behind the name"
+        some = f"several groups, {quoted(groups)}; choose one" if len(groups) > 1 else "one group alone; choose it"
+        return f"holds {some} by writing '#{groups[0]}' behind the name"
     return (
         f"holds no pair of inputs and labels; its arrays are {quoted(list(keys)[:12])}. "
         "Call them x and y, or train_x, train_y, test_x, test_y"

@@ -12,6 +12,7 @@ from tljax.types import Array, TljaxError
 
 TAKEN = ("loss", "grad_norm", "step", "split", "run")
 """What the trainer itself logs."""
+_OF = " of the term "
 
 
 class TermError(TljaxError):
@@ -32,8 +33,9 @@ def named(term: Any, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, TljaxError) and not hasattr(error, "__notes__"):
-            error.add_note(f"in {what} of the term {term}")
+        told = any(_OF in note for note in getattr(error, "__notes__", ()))  # by the summand itself
+        if not isinstance(error, TljaxError) and not told:
+            error.add_note(f"in {what}{_OF}{term}")
         raise
 
 

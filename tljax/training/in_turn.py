@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.processes import fetched
+from tljax.processes import at_hand, fetched
 from tljax.training.inputs import own_subsets
 from tljax.training.log import Row
 from tljax.training.prepared import Prepared
@@ -28,7 +28,8 @@ def run_in_turn(
     found = []
     for i, mine in enumerate(turns(prepared, count, subsets)):
         result = run(mine, i)
-        found.append(dataclasses.replace(result, params=fetched(result.params), last=fetched(result.last)))
+        params, last, terms = fetched(result.params), fetched(result.last), at_hand(result.terms)
+        found.append(dataclasses.replace(result, params=params, last=last, terms=terms))
     return _stacked(found, shared)
 
 

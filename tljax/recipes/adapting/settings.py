@@ -82,7 +82,7 @@ class AdaptSettings(Numerics):
         given = "the file of --weights says which model it is; give one of them"
         require(not (self.model and self.weights), "model", self.model, f"left out with weights: {given}")
         require(bool(self.methods), "methods", self.methods, "one or several, as cdan+mcc")
-        objectives = [str(found.objective).replace(" 1 * ", " ") for found in self.approaches]
+        objectives = [str(found.objective) for found in self.approaches]
         require(len(set(objectives)) == len(objectives), "methods", self.methods, "each method once")
         if self.approaches[0].name == BASELINE:
             raise SettingsError(f"{BASELINE} is what methods are compared to; name one of them first, as --method mcc")
