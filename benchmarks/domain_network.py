@@ -4,8 +4,8 @@ Layers begin as torch's, weights and biases uniform in +-1/sqrt(fan-in). Convolu
 followed by a 2x2 max-pool. Written with XLA's, training this takes five times as long as with torch's on one CPU core;
 so both layers are written as matrix products, in float32 as everything else:
 
-- The first computes tiles of 4x4 outputs, each from its window of 8x8 pixels: one row of 64 numbers times a matrix that
-  holds the kernel sixteen times, moved.
+- The first computes tiles of 2x2 outputs, which are the windows of the max-pool, each from its window of 6x6 pixels:
+  one row of 36 numbers times a matrix that holds the kernel four times, moved.
 - The second sees its map of 12x12 as 6x6 blocks of 2x2 pixels, and makes blocks of 2x2 outputs, which are the windows
   of the max-pool: so it is a 3x3 convolution from 6x6 to 4x4 blocks, of four times the channels. That is one tile of
   Winograd's algorithm F(4x4, 3x3), with 36 products instead of 144.
@@ -130,11 +130,17 @@ def convolution(channels: int, given: int, name: str, maps: Callable[..., jax.Ar
 
 def first_maps(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Convolution and max-pool of images `[B, 28, 28, 1]`: a map of 12x12 as 6x6 blocks of 2x2, `[36, B, 4 D]`."""
-    x = blocks(x, 4).transpose(1, 2, 0, 3)
-    windows = jnp.concatenate([x[i : i + 6, j : j + 6] for i in range(2) for j in range(2)], axis=-1)
-    tile = tile_kernel(kernel, 4)
-    out = windows.reshape(-1, windows.shape[-1]) @ tile.reshape(windows.shape[-1], -1)
-    return pooled(out, jnp.tile(bias, 4)).reshape(36, x.shape[2], -1)
+    tile = tile_kernel(kernel).reshape(36, -1)
+    windows = windows_of_8(x).reshape(-1, 8, 8)  # each has the four windows of a block
+    four = [(windows[:, i : i + 6, j : j + 6].reshape(-1, 36) @ tile) for i in (0, 2) for j in (0, 2)]
+    return jnp.concatenate([pooled(out, bias) for out in four], axis=1).reshape(36, x.shape[0], -1)
+
+
+def windows_of_8(x: jax.Array) -> jax.Array:
+    """The windows of 8x8 pixels that are 4 apart, of images `[B, 28, 28, 1]`: `[6, 6, B, 8, 8]`."""
+    x = x.reshape(-1, 7, 4, 7, 4).transpose(1, 3, 0, 2, 4)
+    wide = jnp.concatenate([x[:, :-1], x[:, 1:]], axis=-1)
+    return jnp.concatenate([wide[:-1], wide[1:]], axis=-2)
 
 
 def second_maps(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -142,8 +148,8 @@ def second_maps(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 
     Reference: Lavin and Gray 2015, arXiv 1509.09308.
     """
-    tile = tile_kernel(kernel, 2)  # [9, 4 C, 4 D]: a 3x3 kernel between blocks
-    given, made = tile.shape[1:]
+    given, made = 4 * kernel.shape[2], 4 * kernel.shape[3]
+    tile = tile_kernel(kernel).reshape(3, 2, 3, 2, -1).swapaxes(1, 2)  # a 3x3 kernel between blocks
     seen = (jnp.asarray(np.kron(_INPUT, _INPUT)) @ x.reshape(36, -1)).reshape(x.shape)
     weights = (jnp.asarray(np.kron(_KERNEL, _KERNEL)) @ tile.reshape(9, -1)).reshape(36, given, made)
     products = jnp.einsum("pbc,pcd->pbd", seen, weights)
@@ -166,32 +172,10 @@ _OUTPUT = np.array(
 )  # fmt: skip
 
 
-def tile_kernel(kernel: jax.Array, tile: int) -> jax.Array:
-    """What makes a tile of `tile` x `tile` outputs of a convolution out of the blocks of that size in its window.
-
-    ``[K, K, C, D] -> [blocks, tile tile C, 4 (tile / 2)^2 D]``: the outputs are ordered by their place in a window of
-    the max-pool, then by that window.
-    """
-    size, channels = kernel.shape[0], kernel.shape[-1]
-    reach, half = (tile + size - 1) // tile, tile // 2
-    moved = jnp.stack([_moved(kernel, i, 0, tile) for i in range(tile)], axis=3)
-    moved = jnp.stack([_moved(moved, j, 1, tile) for j in range(tile)], axis=4)  # [window, window, C, tile, tile, D]
-    parts = moved.reshape(reach, tile, reach, tile, -1, half, 2, half, 2, channels)
-    return parts.transpose(0, 2, 1, 3, 4, 6, 8, 5, 7, 9).reshape(reach**2, -1, tile**2 * channels)
-
-
-def _moved(kernel: jax.Array, by: int, axis: int, tile: int) -> jax.Array:
-    """`kernel` within a window that is ``tile - 1`` larger, `by` pixels from its start."""
-    padding = [(0, 0)] * kernel.ndim
-    padding[axis] = (by, tile - 1 - by)
-    return jnp.pad(kernel, padding)
-
-
-def blocks(x: jax.Array, size: int) -> jax.Array:
-    """`[B, H, W, C]` in blocks, `[B, H / size, W / size, size size C]`."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, h // size, w // size, -1)
+def tile_kernel(kernel: jax.Array) -> jax.Array:
+    """What makes a tile of 2x2 outputs of a convolution out of its window, ``[K, K, C, D] -> [K+1, K+1, C, 4, D]``."""
+    moved = [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in range(2) for j in range(2)]
+    return jnp.stack(moved, axis=3)
 
 
 def pooled(out: jax.Array, bias: jax.Array) -> jax.Array:
@@ -213,8 +197,7 @@ def _maximum_forward(x: jax.Array) -> tuple[jax.Array, Any]:
 
 
 def _maximum_backward(where: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
-    chosen = jnp.arange(4, dtype=jnp.int32)[None, :, None] == where[:, None]
-    return (jnp.where(chosen, gradient[:, None], 0),)
+    return (jnp.stack([jnp.where(where == place, gradient, 0) for place in range(4)], axis=1),)
 
 
 first_maximum.defvjp(_maximum_forward, _maximum_backward)

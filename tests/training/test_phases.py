@@ -262,6 +262,45 @@ def test_the_term_that_became_nan_is_named():
         )  # fmt: skip
 
 
+def test_a_metric_of_a_term_is_no_loss_whatever_its_name():
+    """What a term only logs may be NaN, as a mean over no examples is."""
+
+    def value(scene):
+        return jnp.float32(0), {"loss_unsup": jnp.float32(jnp.nan), "follow_loss": jnp.float32(jnp.nan)}
+
+    step = make_step(
+        TANH,
+        cross_entropy() + game((Phase("lead", repeat=2), PHASES[1])),
+        plan().resolve(TANH.init(jax.random.key(0), X)),
+        optax.sgd(0.1),
+    )
+    assert step.losses == ("loss", "loss_lead", "loss_follow")
+    result = fit(
+        TANH, TANH.init(jax.random.key(0), X), cross_entropy() + stateless(value, "mine()"), train=(X, Y),
+        optimizer=optax.sgd(0.1), steps=3, progress=False,
+    )  # fmt: skip
+    assert np.isfinite(result.history[-1]["loss"])
+    assert np.isnan(result.history[-1]["loss_unsup"])
+
+
+@pytest.mark.parametrize(
+    ("fails_in", "told"), [("lead", "the loss became"), ("follow", "the loss of the phase follow")]
+)
+def test_the_phase_whose_loss_became_nan_is_named(fails_in, told):
+    def apply(owned, scene):
+        fragile = jnp.log(jnp.float32(2) - scene.step.astype(jnp.float32))
+        loss = fragile if scene.phase == fails_in else jnp.float32(0)
+        return loss, owned.state, {f"of_{scene.phase}": loss}
+
+    term = Term(apply, lambda key, scene: Owned((), ()), "fragile()", BOTH, phases=PHASES)
+    with pytest.raises(NonFiniteError, match=f"{told}.*at step 3: of its terms of_{fails_in}"):
+        fit(
+            TANH, TANH.init(jax.random.key(0), X), cross_entropy() + term,
+            train={"source": (X, Y), "target": (TARGET, None)}, optimizer=optax.sgd(0.0), steps=9, batch_size=4,
+            progress=False,
+        )  # fmt: skip
+
+
 @pytest.mark.slow
 def test_phases_in_a_stack_of_runs():
     starts = jax.vmap(lambda key: TANH.init(key, X))(jax.random.split(jax.random.key(0), 2))

@@ -1,11 +1,13 @@
 """A run whose loss or parameters are not finite: what failed, told by name."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 
 from tljax.checkpoints.run import RunCheckpoints
 from tljax.training.scaling import exhausted
-from tljax.training.state import Run, is_loss
+from tljax.training.state import Run
 from tljax.tree import named_leaves
 from tljax.types import TljaxError
 
@@ -14,8 +16,10 @@ class NonFiniteError(TljaxError):
     """The loss, or a parameter, became NaN or infinite."""
 
 
-def failure(run: Run, failed: int, checkpoints: RunCheckpoints | None) -> NonFiniteError:
-    """The error of a run that failed in step `failed`, and has perhaps made others since.
+def failure(
+    run: Run, failed: int, checkpoints: RunCheckpoints | None, losses: Sequence[str] = ("loss",)
+) -> NonFiniteError:
+    """The error of a run that failed in step `failed`, and has perhaps made others since; `losses`: `Step.losses`.
 
     >>> from types import SimpleNamespace as Some
     >>> state = Some(trainable={"model": {"w": jnp.array([jnp.nan])}}, stats=None, scaling=None)
@@ -24,11 +28,11 @@ def failure(run: Run, failed: int, checkpoints: RunCheckpoints | None) -> NonFin
     """
     metrics = [name for name, broken in run.broken.items() if broken]
     learnt = {**run.state.trainable, "stats": run.state.stats}
-    losses = [name for name in metrics if is_loss(name)]
-    if losses:
+    lost = [name for name in losses if name in metrics]
+    if lost:
         terms = [name for name in metrics if name not in losses and not _is_no_loss(name)]
         which = f": of its terms {_listed(terms)}" if terms else ""
-        what = f"the {losses[0].replace('_', ' of the phase ')} became NaN or infinite at step {failed}{which}"
+        what = f"the {lost[0].replace('_', ' of the phase ', 1)} became NaN or infinite at step {failed}{which}"
     elif np.any(exhausted(run.state.scaling)):
         what = f"gradients in float16 are not finite at step {failed}, whatever the scale of the loss"
     else:

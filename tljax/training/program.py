@@ -18,7 +18,7 @@ from tljax.training.dispatch import Launch, Steps
 from tljax.training.placement import Placement
 from tljax.training.scaling import Scaling, all_finite, exhausted
 from tljax.training.stack import each_run, over_runs
-from tljax.training.state import Run, is_loss, judge, start_run
+from tljax.training.state import Run, judge, start_run
 from tljax.training.step import Step
 from tljax.types import Array, Batch, Model, Params
 
@@ -75,6 +75,8 @@ class Program(NamedTuple):
     """`note(run) -> Note`."""
     clear: Ahead
     """Empties the metric sums, after they were logged."""
+    losses: tuple[str, ...]
+    """Which metrics must be finite: `Step.losses`."""
 
     def begin(self, run: Run, streams: Mapping[str, Any], valid: Batch | None) -> "Ready":
         """Begin to compile what a run like `run` needs, of which only shapes are read; `valid`: data in memory."""
@@ -146,6 +148,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
             Ahead(conclude, donate=0),
             note,
             clear,
+            step.losses,
         )
     shared = choices.shared
     return Program(
@@ -164,6 +167,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
         _unstreamed,
         note,
         clear,
+        step.losses,
     )
 
 
@@ -184,7 +188,7 @@ def _stepping(step: Step, choices: Choices) -> tuple[Callable[..., Run], Callabl
         first = run.failed < 0
         broken = {name: jnp.where(first, ~jnp.isfinite(m), run.broken[name]) for name, m in metrics.items()}
         run = run._replace(state=state, sums=sums, summed=run.summed + made, broken=broken)
-        lost = [found for name, found in broken.items() if is_loss(name)]
+        lost = [broken[name] for name in step.losses]
         return _held(_note_failure(run, jnp.any(jnp.stack([*lost, exhausted(state.scaling)]))), choices)
 
     def advance(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:

@@ -87,15 +87,6 @@ class Run(NamedTuple):
     """Which metrics were not finite in that step, or are not in the last one; bool `[]`."""
 
 
-def is_loss(metric: str) -> bool:
-    """Whether a metric of the step is the loss, or that of a phase.
-
-    >>> [is_loss(name) for name in ("loss", "loss_follow", "cross_entropy")]
-    [True, True, False]
-    """
-    return metric.partition("_")[0] == "loss"
-
-
 def start_run(state: State, metrics: dict[str, Any], *, sign: int, evaluated: bool) -> Run:
     """A run that has made no step.
 

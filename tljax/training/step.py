@@ -38,6 +38,8 @@ class Step(NamedTuple):
     """`init(params, batches, *, seed, rate=1.0) -> State`; of `batches` only shapes and dtypes matter."""
     update: Callable[[State, Batches], tuple[State, Metrics]]
     """One update; metrics are scalars: the loss, what the terms log, and the norm of the gradient before clipping."""
+    losses: tuple[str, ...] = ("loss",)
+    """Which of the metrics are what the step minimises: the loss, and those of further phases, as `loss_follow`."""
 
 
 def make_step(
@@ -124,7 +126,8 @@ def make_step(
         opt = now.opt if objective.phases else now.opt[0]
         return _concluded(state, now._replace(opt=opt), finite, ema), metrics
 
-    return Step(init, update)
+    further = [phase.name for i, phase in enumerate(objective.phases) if i or phase.repeat > 1]
+    return Step(init, update, ("loss", *(f"loss_{name}" for name in further)))
 
 
 def _concluded(state: State, now: State, finite: Array, ema: float | None) -> State:
