@@ -71,7 +71,12 @@ def _noting_left_out(found: Any, names: tuple[str, ...]) -> Any:
     own = found.classes if isinstance(found, Unlabelled) else found.train.classes
     left = [name for name in own if name not in names]
     note = f"without the examples of {len(left)} of its {len(own)} classes, {_listed(left)}"
-    return dataclasses.replace(found, notes=(*found.notes, note)) if left else found
+    return _noting(found, note) if left else found
+
+
+def _noting(found: Any, note: str) -> Any:
+    """A `Task`, a data set or `Unlabelled` with one more note."""
+    return dataclasses.replace(found, notes=(*found.notes, note))
 
 
 def _require_classes(part: Any) -> None:
@@ -179,7 +184,7 @@ def _noted_form(found: Any, wanted: tuple[int, ...]) -> Any:
     if tuple((found if isinstance(found, Unlabelled) else found.train).x.shape[1:]) == wanted:
         return found
     note = f"images were brought to {'x'.join(map(str, wanted))}"
-    return dataclasses.replace(_each(found, lambda part: in_form(part, wanted)), notes=(*found.notes, note))
+    return _noting(_each(found, lambda part: in_form(part, wanted)), note)
 
 
 def _each(found: Any, change: Callable[[Any], Any]) -> Any:
@@ -217,7 +222,7 @@ def _noting_columns(target: Task, domains: Domains) -> Task:
         f"{len(found)} of {len(wide)} columns spread {SCALES:g} times as wide or more in one domain as in the other, "
     )
     note += f"{_listed(found)}: are they in the same units?"
-    return dataclasses.replace(target, notes=(*target.notes, note)) if found else target
+    return _noting(target, note) if found else target
 
 
 def _require_one_scale(domains: Domains) -> None:
@@ -247,8 +252,9 @@ def noted(domains: Domains, batch_size: int) -> Domains:
         size = len(task.train)
         if size >= batch_size:
             return task
-        note = f"{size} examples to train on, smaller than a batch of {batch_size}, in which some come several times"
-        return dataclasses.replace(task, notes=(*task.notes, note))
+        return _noting(
+            task, f"{size} examples to train on, smaller than a batch of {batch_size}, in which some come several times"
+        )
 
     return Domains(*map(one, domains))
 
