@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 
+import jax
 import optax
 from against_torch.cases import CASES, data
 from facts import facts
@@ -27,16 +28,13 @@ from tljax.evaluation.report.text import aligned
 RESULT = pathlib.Path(__file__).parent / "results" / "huge_pages.json"
 TUNABLES = "glibc.malloc.hugetlb=1"
 WAYS = {"usual": {}, "huge pages": {"GLIBC_TUNABLES": TUNABLES}}
-ONE = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "JAX_PLATFORMS": "cpu"
-}  # fmt: skip
+THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+ONE = {"XLA_FLAGS": THREAD, "JAX_PLATFORMS": "cpu"}
 STEPS = {"mlp": 400, "resnet18": 12, "vit-s": 6, "minilm": 6}
 
 
 def child(name: str) -> None:
     """Times a model's steps in this process."""
-    import jax
-
     case, steps = CASES[name], STEPS[name]
     x, y = data(case, name, 8 * case.batch)
     model = case.build()
@@ -70,7 +68,8 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, default=RESULT)
     options = parser.parse_args()
     if options.child:
-        return child(options.child)
+        child(options.child)
+        return
     rows = {}
     for name in options.models:
         found = [{way: run(name, way) for way in WAYS} for _ in range(options.rounds)]
@@ -83,7 +82,6 @@ def main() -> None:
     about = {"GLIBC_TUNABLES": TUNABLES, "threads": 1, "rounds": options.rounds, "rows": rows}
     options.output.write_text(json.dumps(facts() | about, indent=1) + "\n")
     print(table(rows))
-    return None
 
 
 def table(rows: dict) -> str:
