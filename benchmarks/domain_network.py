@@ -132,7 +132,7 @@ def first_maps(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Convolution and max-pool of images `[B, 28, 28, 1]`: a map of 12x12 as 6x6 blocks of 2x2, `[36, B, 4 D]`."""
     tile = tile_kernel(kernel).reshape(36, -1)
     windows = windows_of_8(x).reshape(-1, 8, 8)  # each has the four windows of a block
-    four = [(windows[:, i : i + 6, j : j + 6].reshape(-1, 36) @ tile) for i in (0, 2) for j in (0, 2)]
+    four = [windows[:, i : i + 6, j : j + 6].reshape(-1, 36) @ tile for i in (0, 2) for j in (0, 2)]
     return jnp.concatenate([pooled(out, bias) for out in four], axis=1).reshape(36, x.shape[0], -1)
 
 

@@ -268,19 +268,21 @@ def test_a_metric_of_a_term_is_no_loss_whatever_its_name():
     def value(scene):
         return jnp.float32(0), {"loss_unsup": jnp.float32(jnp.nan), "follow_loss": jnp.float32(jnp.nan)}
 
-    step = make_step(
-        TANH,
-        cross_entropy() + game((Phase("lead", repeat=2), PHASES[1])),
-        plan().resolve(TANH.init(jax.random.key(0), X)),
-        optax.sgd(0.1),
-    )
-    assert step.losses == ("loss", "loss_lead", "loss_follow")
     result = fit(
         TANH, TANH.init(jax.random.key(0), X), cross_entropy() + stateless(value, "mine()"), train=(X, Y),
         optimizer=optax.sgd(0.1), steps=3, progress=False,
     )  # fmt: skip
     assert np.isfinite(result.history[-1]["loss"])
     assert np.isnan(result.history[-1]["loss_unsup"])
+
+
+def test_a_step_tells_which_metrics_it_minimises():
+    objective = cross_entropy() + game((Phase("lead", repeat=2), PHASES[1]))
+    params = TANH.init(jax.random.key(0), X)
+    step = make_step(TANH, objective, plan().resolve(params), optax.sgd(0.1))
+    assert step.losses == ("loss", "loss_lead", "loss_follow")
+    _, metrics = step.update(step.init(params, DOMAINS, seed=0), DOMAINS)
+    assert {name for name in metrics if name.startswith("loss")} == set(step.losses)
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,12 @@ class NonFiniteError(TljaxError):
     """The loss, or a parameter, became NaN or infinite."""
 
 
-def failure(
-    run: Run, failed: int, checkpoints: RunCheckpoints | None, losses: Sequence[str] = ("loss",)
-) -> NonFiniteError:
+def failure(run: Run, failed: int, losses: Sequence[str], checkpoints: RunCheckpoints | None) -> NonFiniteError:
     """The error of a run that failed in step `failed`, and has perhaps made others since; `losses`: `Step.losses`.
 
     >>> from types import SimpleNamespace as Some
     >>> state = Some(trainable={"model": {"w": jnp.array([jnp.nan])}}, stats=None, scaling=None)
-    >>> print(failure(Some(state=state, broken={"loss": False}), 7, None))
+    >>> print(failure(Some(state=state, broken={"loss": False}), 7, ["loss"], None))
     parameters became NaN or infinite by step 7: model/w. Lower the learning rate, or clip gradients...
     """
     metrics = [name for name, broken in run.broken.items() if broken]

@@ -162,7 +162,7 @@ class Loop:
         seconds = now - began
         failed = int(np.max(note.failed))
         if failed >= 0 and not self.tolerant:  # of several runs an outcome: its evaluations never become the best
-            raise failure(run, failed, self.checkpoints, self.program.losses)
+            raise failure(run, failed, self.program.losses, self.checkpoints)
         # Where a listener took its time meanwhile, nobody knows when the steps ended.
         self._note_seconds(flight, seconds, certain=self.told_at - began < max(0.2 * seconds, LISTENING_SECONDS))
         if self.rhythm.due(flight.step, self.rhythm.log_every):

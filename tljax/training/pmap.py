@@ -68,7 +68,7 @@ def pmap_step(
     def update(state: State, batches: Batches) -> tuple[State, Metrics]:
         return mapped(state, jax.tree.map(lambda leaf: _divided(leaf, len(found)), dict(batches)))
 
-    return Step(step.init, update, step.losses)
+    return step._replace(update=update)
 
 
 def _divided(leaf: Array, parts: int) -> Array:

@@ -19,7 +19,7 @@ from tljax.training.scaling import all_finite, kept_unless, moved, start_scaling
 from tljax.training.state import State
 from tljax.training.streams import forward_streams, further_passes
 from tljax.training.transform import lenient, openings, transform_of
-from tljax.training.turns import Parts, Turn, parted, turns
+from tljax.training.turns import Parts, Turn, logged, losses, parted, turns
 from tljax.tree import merge
 from tljax.types import Array, Batch, Key, Model, Output, Params, TljaxError
 
@@ -38,7 +38,7 @@ class Step(NamedTuple):
     """`init(params, batches, *, seed, rate=1.0) -> State`; of `batches` only shapes and dtypes matter."""
     update: Callable[[State, Batches], tuple[State, Metrics]]
     """One update; metrics are scalars: the loss, what the terms log, and the norm of the gradient before clipping."""
-    losses: tuple[str, ...] = ("loss",)
+    losses: tuple[str, ...]
     """Which of the metrics are what the step minimises: the loss, and those of further phases, as `loss_follow`."""
 
 
@@ -126,8 +126,7 @@ def make_step(
         opt = now.opt if objective.phases else now.opt[0]
         return _concluded(state, now._replace(opt=opt), finite, ema), metrics
 
-    further = [phase.name for i, phase in enumerate(objective.phases) if i or phase.repeat > 1]
-    return Step(init, update, ("loss", *(f"loss_{name}" for name in further)))
+    return Step(init, update, losses(objective))
 
 
 def _concluded(state: State, now: State, finite: Array, ema: float | None) -> State:
@@ -175,8 +174,8 @@ def _updated(
             updates = jax.tree.map(lambda u: u * state.rate.astype(u.dtype), updates)
             new = held(openings(plan, old), state.step, optax.apply_updates(old, updates), old)
             trainable = merge(rest, new)
-    if turn.number:
-        metrics = {f"{each}_{name}" if each in ("loss", "grad_norm") else each: v for each, v in metrics.items()}
+    own_names = {each: logged(each, turn.number, phase) for each in ("loss", "grad_norm")}
+    metrics = {own_names.get(each, each): value for each, value in metrics.items()}
     return state._replace(trainable=trainable, stats=stats, terms=terms, opt=tuple(opt)), metrics, finite
 
 

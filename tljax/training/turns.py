@@ -91,6 +91,26 @@ def turns(objective: Term, parts: Parts) -> Iterator[Turn]:
             number, earlier = number + 1, earlier + phase.others
 
 
+def logged(metric: str, number: int, phase: Phase | None) -> str:
+    """What the loss or the norm of the gradient of a turn is called: that of the first turn is the step's.
+
+    >>> logged("loss", 0, Phase("lead")), logged("loss", 1, Phase("follow"))
+    ('loss', 'loss_follow')
+    """
+    return metric if number == 0 or phase is None else f"{metric}_{phase.name}"
+
+
+def losses(objective: Term) -> tuple[str, ...]:
+    """What the losses of the turns are called, each name once.
+
+    >>> from tljax.objectives import cross_entropy
+    >>> losses(cross_entropy())
+    ('loss',)
+    """
+    each: list[Phase | None] = [phase for phase in objective.phases for _ in range(phase.repeat)]
+    return tuple(dict.fromkeys(logged("loss", number, phase) for number, phase in enumerate(each or [None])))
+
+
 def _mark(phases: tuple[Phase, ...], name: str, leaf: Any) -> int:
     learns = [phase.learns is not None and select(phase.learns).matches(name, leaf) for phase in phases]
     return sum(yes << i for i, yes in enumerate(learns))
