@@ -95,7 +95,7 @@ def layers_of(network):
         return out.transpose(2, 0, 3, 1, 4, 5).reshape(len(x), 12, 12, -1)
 
     def second(x, kernel, bias):
-        maps = network.blocks(x, 2).transpose(1, 2, 0, 3).reshape(36, len(x), -1)
+        maps = x.reshape(len(x), 6, 2, 6, 2, -1).transpose(1, 3, 0, 2, 4, 5).reshape(36, len(x), -1)
         return network.second_maps(maps, kernel, bias).reshape(4, 4, len(x), -1).transpose(2, 0, 1, 3)
 
     return {"first": (first, (3, 28, 28, 1)), "second": (second, (3, 12, 12, 2))}
