@@ -192,6 +192,23 @@ def test_rotations_and_shifts_of_both_domains_change_nothing(linear):
     np.testing.assert_allclose(correlation_alignment(*moved), correlation_alignment(fs, ft), rtol=1e-3)
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e3, 1e4])
+def test_domains_far_apart_keep_the_distances_within_each(apart):
+    s = jnp.asarray(rng.normal(size=(24, 16)), jnp.float32)
+    t = jnp.asarray(rng.normal(size=(20, 16)) + apart, jnp.float32)
+    pairs, kernel = [(np.float64(s), np.float64(t))], Gaussians((1.0,), variance=16.0)
+    np.testing.assert_allclose(mk_mmd(s, t, kernel=kernel), by_hand(pairs, [kernel]), rtol=1e-5, atol=1e-6)
+    expected = by_hand(pairs * 2, [kernel] * 2)
+    np.testing.assert_allclose(joint_mmd([s, s], [t, t], kernels=[kernel] * 2), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.1, 3.7, 1e4])
+def test_one_point_over_and_over_has_slope_zero_wherever_it_lies(value):
+    s, t = (jnp.full((13, 64), value, jnp.float32) for _ in range(2))
+    for loss in (mk_mmd, partial(mk_mmd, linear=True)):
+        assert jnp.linalg.norm(jax.grad(loss)(s, t)) < 1e-5 * value
+
+
 def test_distances_are_never_negative():
     x = jnp.asarray(1e3 + 1e-3 * rng.normal(size=(32, 8)), "float32")
     assert float(jnp.min(squared_distances(x, x))) >= 0

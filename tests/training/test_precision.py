@@ -10,7 +10,7 @@ import pytest
 from training_cases import HITS, TANH, batch, close, examples, normed, same
 
 from tljax import models
-from tljax.objectives import Phase, Term, cross_entropy, stateless
+from tljax.objectives import Phase, Term, cross_entropy, dann, stateless
 from tljax.peft import attach, lora
 from tljax.plans import freeze, plan
 from tljax.training import FitError, NonFiniteError, StepError, fit, fit_many, make_step, scaling
@@ -123,6 +123,30 @@ def test_parameters_given_in_half_precision_get_masters():
     narrow = state.params["head"]["w"].astype(jnp.bfloat16)
     assert same(narrow, given["head"]["w"])  # a move that bfloat16 does not resolve
     assert not same(state.params["head"]["w"], given["head"]["w"].astype(jnp.float32))
+
+
+@pytest.mark.slow
+def test_statistics_that_flax_begins_in_float32_stay_so_where_data_are_in_float64():
+    from flax import linen as nn
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            x = nn.BatchNorm(not train, name="norm")(nn.Dense(8, name="dense")(x))
+            return nn.Dense(3, name="head")(nn.relu(x))
+
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        model, x = models.from_flax(Net()), np.float64(X)
+        params = model.init(jax.random.key(0), jnp.asarray(x))
+        data = {"train": (x, Y), "source": (x, Y), "target": (x + 1, Y)}
+        options = {"optimizer": optax.adam(1e-2), "steps": 3, "batch_size": 8, "progress": False}
+        result = fit(model, params, cross_entropy() + dann(), plan(), data, **options)
+        before, after = (named_leaves(tree) for tree in (params, result.params))
+    statistics = list(filter(is_state, after))
+    assert len(statistics) == 2
+    for name in statistics:
+        assert after[name].dtype.name == "float32"
+        assert np.all(np.asarray(after[name] != before[name])), name
 
 
 @pytest.mark.slow

@@ -26,10 +26,11 @@ from tljax.models.wrapping import (
     jit_init,
     origin,
     place,
+    statistics_after,
     wrapped,
 )
-from tljax.tree import map_named, named_leaves
-from tljax.types import STATE_KEY, Key, Model, Output, Params, is_state
+from tljax.tree import named_leaves
+from tljax.types import STATE_KEY, Key, Model, Output, Params
 
 LayoutOf = Callable[[Any], Layout]
 
@@ -155,13 +156,7 @@ def _apply(
     output = as_output(result, _last(sown, INPUT))
     if not (train and carried):
         return output
-    fresh = named_leaves(_to_tree(new, layout))
-    return output._replace(
-        stats=map_named(
-            lambda name, leaf: (leaf if name in frozen else fresh.get(name, leaf)) if is_state(name) else None,
-            params,
-        )
-    )
+    return output._replace(stats=statistics_after(params, named_leaves(_to_tree(new, layout)), frozen))
 
 
 def _computed_again(layout: Layout) -> Callable[[Path], Any] | None:

@@ -26,8 +26,9 @@ from tljax.models.wrapping import (
     mode_arguments,
     no_switch,
     place,
+    statistics_after,
 )
-from tljax.tree import from_named, map_named, named_leaves
+from tljax.tree import from_named, named_leaves
 from tljax.types import STATE_KEY, Key, Output, Params, is_state
 
 Call = Callable[..., Any]
@@ -112,10 +113,8 @@ def run(graph: Graph, params: Params, x: Any, train: bool, key: Key | None, froz
     if not (train and any(map(is_state, graph.places))):
         return output
     values = _values(module)
-    fresh = {name: values[path] for name, path in graph.places.items() if name not in frozen}
-    return output._replace(
-        stats=map_named(lambda name, leaf: fresh.get(name, leaf) if is_state(name) else None, params)
-    )
+    fresh = {name: values[path] for name, path in graph.places.items()}
+    return output._replace(stats=statistics_after(params, fresh, frozen))
 
 
 def _narrow_norms(module: nnx.Module, params: Params) -> set[Path]:

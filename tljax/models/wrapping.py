@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tljax.tree import nearest
+from tljax.tree import map_named, nearest
 from tljax.types import STATE_KEY, Key, Model, Output, Params, TljaxError, is_state
 
 Path = tuple[str, ...]
@@ -194,6 +194,26 @@ def as_output(result: Any, head_input: Any) -> Output:
     if features.ndim > 2:
         features = jnp.reshape(features, (features.shape[0], -1))
     return Output(logits, features)
+
+
+def statistics_after(params: Params, fresh: Mapping[str, Any], frozen: Collection[str]) -> Params:
+    """The statistics of a pass: those of `params`, as `fresh` has them by name but for the `frozen` ones.
+
+    They keep their types, as a loop over steps needs: flax begins them in float32, and returns float64 where that is
+    the type of a batch.
+
+    >>> params = {"head": {"bias": jnp.zeros(2)}, "norm": {"batch_stats": {"mean": jnp.zeros(2, jnp.bfloat16)}}}
+    >>> print(statistics_after(params, {"norm/batch_stats/mean": jnp.ones(2)}, ()))
+    {'head': {'bias': None}, 'norm': {'batch_stats': {'mean': Array([1, 1], dtype=bfloat16)}}}
+    """
+
+    def after(name: str, old: Any) -> Any:
+        if not is_state(name):
+            return None
+        new = old if name in frozen else fresh.get(name, old)
+        return new if new.dtype == old.dtype else new.astype(old.dtype)
+
+    return map_named(after, params)
 
 
 def check_frozen(frozen: Collection[str], names: Iterable[str]) -> None:

@@ -69,9 +69,9 @@ def quadratic_mmd(sources: Sequence[Array], targets: Sequence[Array], kernels: S
     0.8989
     """
     within, across = [], []
-    for s, t, kernel in _layers(sources, targets, kernels):
-        v = _variance(s, t, kernel)
-        within.append([_values(squared_distances(z, z), kernel, v) for z in (s, t)])
+    for s, t, kernel, v in _layers(sources, targets, kernels):
+        own = [_around(z, z) for z in (s, t)]  # distances within a domain keep their digits however far the other is
+        within.append([_values(squared_distances(z, z), kernel, v) for z in own])
         across.append(_values(squared_distances(s, t), kernel, v))
     near = [_mean_off_diagonal(_product(list(values))) for values in zip(*within)]
     return near[0] + near[1] - 2 * jnp.mean(_product(across))
@@ -93,8 +93,8 @@ def linear_mmd(sources: Sequence[Array], targets: Sequence[Array], kernels: Sequ
     0.8989
     """
     quadruples: list[list[Array]] = [[], [], [], []]
-    for s, t, kernel in _layers(sources, targets, kernels, equal=True):
-        v, next_s, next_t = _variance(s, t, kernel), jnp.roll(s, -1, axis=0), jnp.roll(t, -1, axis=0)
+    for s, t, kernel, v in _layers(sources, targets, kernels, equal=True):
+        next_s, next_t = jnp.roll(s, -1, axis=0), jnp.roll(t, -1, axis=0)
         for values, (a, b) in zip(quadruples, ((s, next_s), (t, next_t), (s, next_t), (next_s, t))):
             values.append(_values(jnp.sum(jnp.square(a - b), axis=1), kernel, v))
     ss, tt, st, ts = (_product(values) for values in quadruples)
@@ -103,7 +103,8 @@ def linear_mmd(sources: Sequence[Array], targets: Sequence[Array], kernels: Sequ
 
 def _layers(
     sources: Sequence[Array], targets: Sequence[Array], kernels: Sequence[Gaussians], *, equal: bool = False
-) -> list[tuple[Array, Array, Gaussians]]:
+) -> list[tuple[Array, Array, Gaussians, Array]]:
+    """For each layer its rows of both domains, moved around 0 together, the kernel and its v."""
     if not len(sources) == len(targets) == len(kernels) > 0:
         raise DomainError(
             "one kernel is needed for each layer, and each layer of both domains; found "
@@ -112,17 +113,26 @@ def _layers(
     found = []
     for source, target, kernel in zip(sources, targets, kernels):
         s, t = compared(source, target, "the maximum mean discrepancy", equal=equal)
-        centre = jax.lax.stop_gradient(jnp.mean(jnp.concatenate([s, t]), axis=0, keepdims=True))
-        found.append((s - centre, t - centre, kernel))
+        rows = jnp.concatenate([s, t])
+        found.append((_around(s, rows), _around(t, rows), kernel, _variance(rows, kernel)))
     return found
 
 
-def _variance(s: Array, t: Array, kernel: Gaussians) -> Array:
-    """Of rows around 0. The mean of |a - b|^2 over all pairs is twice that of |a - mean|^2: no pairs are needed."""
+def _around(x: Array, rows: Array) -> Array:
+    return x - jax.lax.stop_gradient(jnp.mean(rows, axis=0, keepdims=True))
+
+
+def _variance(rows: Array, kernel: Gaussians) -> Array:
+    """The mean of |a - b|^2 over all pairs is twice that of |a - mean|^2: no pairs are needed. 1 where rows are equal.
+
+    The mean of equal rows may be a few roundings beside them: what is no larger counts as 0.
+    """
     if kernel.variance is not None:
-        return jnp.asarray(kernel.variance, s.dtype)
-    mean = 2 * jnp.mean(jnp.sum(jnp.square(jnp.concatenate([s, t])), axis=1))
-    return jax.lax.stop_gradient(jnp.where(mean > 0, mean, 1))
+        return jnp.asarray(kernel.variance, rows.dtype)
+    rows = jax.lax.stop_gradient(rows)
+    mean = 2 * jnp.mean(jnp.sum(jnp.square(_around(rows, rows)), axis=1))
+    rounding = 8 * jnp.finfo(rows.dtype).eps * jnp.max(jnp.abs(rows))
+    return jnp.where(mean > rows.shape[1] * jnp.square(rounding), mean, 1)
 
 
 def _values(distances: Array, kernel: Gaussians, variance: Array) -> Array:

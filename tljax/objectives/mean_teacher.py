@@ -97,7 +97,7 @@ def followed(slow: Params, now: Params, step: Array, decay: float, micro: Array 
     >>> followed(slow, now, jnp.int32(0), 0.9)["w"].tolist(), followed(slow, now, jnp.int32(1), 0.9)["w"].tolist()
     ([1.0, 1.0], [0.5, 0.5])
     """
-    share = jnp.maximum(1 - jnp.float32(decay), 1 / (step.astype(jnp.float32) + 1))
+    share = jnp.maximum(jnp.float32(1 - decay), 1 / (step.astype(jnp.float32) + 1))
     share = jnp.where(jnp.asarray(micro) == 0, share, 0)
 
     def move(name: str, old: Array, new: Array) -> Array:

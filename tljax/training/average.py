@@ -25,9 +25,9 @@ def moved_average(average: Params, now: Params, step: Array, decay: float) -> Pa
     0.8999...
     """
     t = step.astype(jnp.float32)
-    d = jnp.minimum(jnp.float32(decay), (1 + t) / (10 + t))
+    share = jnp.maximum(jnp.float32(1 - decay), 9 / (10 + t))  # 1 - d, which keeps its digits where d is close to 1
 
     def move(a: Array, n: Array) -> Array:
-        return a + (1 - d).astype(a.dtype) * (n.astype(a.dtype) - a) if jnp.issubdtype(a.dtype, jnp.floating) else n
+        return a + share.astype(a.dtype) * (n.astype(a.dtype) - a) if jnp.issubdtype(a.dtype, jnp.floating) else n
 
     return jax.tree.map(move, average, now)
