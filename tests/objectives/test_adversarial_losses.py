@@ -1,5 +1,7 @@
 """The losses of adversarial adaptation on arrays: golden values, derivatives, symmetries, hard input."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from jax.test_util import check_grads
 
 from tljax.objectives import (
     LabelError,
+    SpectrumError,
     class_imbalance,
     classifier_discrepancy,
     conditional_adversarial,
@@ -70,6 +73,7 @@ GRADIENTS = {
     "discrepancy": (classifier_discrepancy, (gt, gt2)),
     "imbalance": (class_imbalance, (gt,)),
     "bsp": (spectral_penalty, (fs, ft)),
+    "bsp_3": (partial(spectral_penalty, k=3), (fs, ft)),
 }
 
 
@@ -143,6 +147,14 @@ def test_padding_does_not_count(name):
     }  # fmt: skip
     expected = float(losses[name](short, None))
     assert float(losses[name](full, real)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_largest_singular_values_count():
+    squares = [np.linalg.svd(f, compute_uv=False) ** 2 for f in (fs, ft)]
+    for k in (1, 2, 5):
+        assert float(spectral_penalty(fs, ft, k=k)) == pytest.approx(sum(s[:k].sum() for s in squares), rel=1e-5)
+    with pytest.raises(SpectrumError, match=r"spectral_penalty: k=9; features .* have 5 singular values"):
+        spectral_penalty(fs, ft, k=9)
 
 
 @pytest.mark.slow

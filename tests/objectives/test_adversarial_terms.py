@@ -16,6 +16,7 @@ from tljax.objectives import (
     NetworkError,
     Owned,
     Scene,
+    SpectrumError,
     StartError,
     StreamError,
     adda,
@@ -279,6 +280,10 @@ def test_adda_from_reads_the_source_by_the_parameters_it_began_with():
 def test_bsp_reads_the_features_of_both_domains():
     value, _, metrics = bsp().apply(Owned(), scene())
     assert float(value) == float(metrics["bsp"]) == pytest.approx(float(spectral_penalty(fs, ft)), rel=1e-6)
+    value = bsp(k=2).apply(Owned(), scene())[0]
+    assert float(value) == pytest.approx(float(spectral_penalty(fs, ft, k=2)), rel=1e-6)
+    with pytest.raises(SpectrumError, match=r"bsp\(k=0\): k=0; expected one or more"):
+        bsp(k=0)
 
 
 @pytest.mark.parametrize(

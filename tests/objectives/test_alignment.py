@@ -14,12 +14,14 @@ from loss_checks import agrees, slope_agrees, value_of
 from tljax.objectives import (
     DomainError,
     Gaussians,
+    LabelError,
     StreamError,
     adaptive_feature_norm,
     afn,
     coral,
     correlation_alignment,
     dan,
+    hard_feature_norm,
     jan,
     joint_mmd,
     mk_mmd,
@@ -85,6 +87,16 @@ def test_adaptive_feature_norm():
     agrees(lambda f: [adaptive_feature_norm(f), jax.grad(adaptive_feature_norm)(f)[0, 0]], expected, fs)
     slope = jax.jit(jax.grad(partial(adaptive_feature_norm, delta=0.3)))(jnp.asarray(fs, "float32"))
     np.testing.assert_allclose(slope, -0.6 * fs / np.linalg.norm(fs, axis=1, keepdims=True) / B, rtol=1e-5)
+
+
+def test_hard_feature_norm():
+    lengths = np.linalg.norm(fs, axis=1, keepdims=True)
+    slope = 2 * (lengths.mean() - 25) * fs / lengths / B
+    loss = partial(hard_feature_norm, radius=25)
+    agrees(lambda f: [loss(f), jax.grad(loss)(f)[0, 0]], [(lengths.mean() - 25) ** 2, slope[0, 0]], fs)
+    slope_agrees(loss, fs)
+    first = jnp.asarray(fs, "float32"), jnp.arange(B) < 2
+    np.testing.assert_allclose(loss(*first), (lengths[:2].mean() - 25) ** 2, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -276,6 +288,7 @@ def test_terms_are_their_losses():
     check(coral(form="moments", on="logits"), correlation_alignment(gs, gt, form="moments"), "coral")
     check(swd(projections=9), sliced_wasserstein(fs, ft, jax.random.key(0), projections=9), "swd")
     check(afn(delta=0.5), 0.5, "afn")
+    check(afn(radius=3), sum((np.linalg.norm(f, axis=1).mean() - 3) ** 2 for f in (fs, ft)), "afn")
     metrics = value_of(afn(), EVEN)[1]
     np.testing.assert_allclose(metrics["target/feature_norm"], np.linalg.norm(ft, axis=1).mean(), rtol=1e-6)
 
@@ -309,6 +322,8 @@ def test_other_mistakes():
         dan(kernel=3)
     with pytest.raises(DomainError, match=r"jan: a kernel is Gaussians.*found 0.5"):
         jan(kernels=(Gaussians(), 0.5))
+    with pytest.raises(LabelError, match=r"afn\(radius=0\): radius=0; expected a number above 0"):
+        afn(radius=0)
     with pytest.raises(DomainError, match="swd needs one projection or more, found projections=0"):
         swd(projections=0)
     with pytest.raises(DomainError, match="2 of the source, 1 of the target and 2 kernels"):

@@ -4,11 +4,11 @@ from tljax.objectives.adda import adda as adda
 from tljax.objectives.adda import adda_from as adda_from
 from tljax.objectives.afn import adaptive_feature_norm as adaptive_feature_norm
 from tljax.objectives.afn import afn as afn
+from tljax.objectives.afn import hard_feature_norm as hard_feature_norm
 from tljax.objectives.bnm import batch_nuclear_norm as batch_nuclear_norm
 from tljax.objectives.bnm import bnm as bnm
 from tljax.objectives.bsp import bsp as bsp
 from tljax.objectives.bsp import spectral_penalty as spectral_penalty
-from tljax.objectives.bss import SpectrumError as SpectrumError
 from tljax.objectives.bss import batch_spectral_shrinkage as batch_spectral_shrinkage
 from tljax.objectives.bss import bss as bss
 from tljax.objectives.cdan import MapError as MapError
@@ -81,6 +81,7 @@ from tljax.objectives.reversal import reversed_gradient as reversed_gradient
 from tljax.objectives.schedules import ScheduleError as ScheduleError
 from tljax.objectives.schedules import ramp_up as ramp_up
 from tljax.objectives.schedules import warm_up as warm_up
+from tljax.objectives.spectrum import SpectrumError as SpectrumError
 from tljax.objectives.stream import LabelError as LabelError
 from tljax.objectives.stream import StreamError as StreamError
 from tljax.objectives.stream import labelled as labelled

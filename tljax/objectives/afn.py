@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from tljax.objectives.checks import above_zero
 from tljax.objectives.describe import describe
 from tljax.objectives.mean import added, weighted_mean, widened
 from tljax.objectives.stream import name_of
@@ -45,26 +46,51 @@ def adaptive_feature_norm(features: Array, weight: Array | None = None, *, delta
     return weighted_mean(jnp.square(norms - jax.lax.stop_gradient(norms) - delta), weight)
 
 
-def afn(*, delta: float = 1.0, source: str = "source", target: str = "target") -> Term:
+def hard_feature_norm(features: Array, weight: Array | None = None, *, radius: float = 25.0) -> Array:
+    """The hard feature norm loss, a scalar: the mean length of the rows is to be `radius`.
+
+    ``(mean_i |f_i| - radius)^2``. Arguments as of `adaptive_feature_norm`; the radius in units of the features.
+
+    Reference: Xu et al. 2019, arXiv:1811.07456, equation 2.
+
+    >>> import jax.numpy as jnp
+    >>> print(hard_feature_norm(jnp.array([[3.0, 4.0], [0.0, 1.0]]), radius=5.0))
+    4.0
+    """
+    return jnp.square(weighted_mean(feature_norms(features), weight) - radius)
+
+
+def afn(*, delta: float = 1.0, radius: float | None = None, source: str = "source", target: str = "target") -> Term:
     """SAFN: the features of `source` and `target` grow longer step by step (`adaptive_feature_norm`, of both).
 
-    The domains go through the model one by one. Published as ``0.05 * afn()``, on some data with
-    ``0.1 * entropy_minimization()``. Logs `afn`, which is always ``2 delta^2``, and what it is about:
-    `source/feature_norm` and `target/feature_norm`, the mean lengths.
+    With a `radius` it is HAFN: the mean length of each domain is drawn to that (`hard_feature_norm`), and `delta` does
+    not count. The domains go through the model one by one. Published as ``0.05 * afn()``, on some data with
+    ``0.1 * entropy_minimization()``, and as ``0.05 * afn(radius=25)``. Logs `afn`, which for SAFN is always
+    ``2 delta^2``, and what it is about: `source/feature_norm` and `target/feature_norm`, the mean lengths.
+
+    Raises:
+        LabelError: a `radius` that is not above 0.
 
     Reference: Xu et al. 2019, arXiv:1811.07456.
 
-    >>> print(0.05 * afn(delta=0.3))
-    0.05 * afn(delta=0.3)
+    >>> print(0.05 * afn(delta=0.3), 0.05 * afn(radius=25))
+    0.05 * afn(delta=0.3) 0.05 * afn(radius=25)
     """
-    text = describe(afn, delta=delta, source=source, target=target)
+    text = describe(afn, delta=delta, radius=radius, source=source, target=target)
+    if radius is not None:
+        above_zero(text, radius=radius)
+
+    def of_domain(features: Array, weight: Array) -> Array:
+        if radius is not None:
+            return hard_feature_norm(features, weight, radius=radius)
+        return adaptive_feature_norm(features, weight, delta=delta)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
         losses, metrics = [], {}
         for stream in (source, target):
             name = name_of(scene, stream, text)
             features, weight = scene.outputs[name].features, scene.batches[name].weight
-            losses.append(adaptive_feature_norm(features, weight, delta=delta))
+            losses.append(of_domain(features, weight))
             metrics[f"{stream}/feature_norm"] = weighted_mean(feature_norms(features), weight)
         loss = added(*losses)
         return loss, {"afn": loss, **metrics}

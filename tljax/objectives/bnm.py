@@ -14,7 +14,8 @@ def batch_nuclear_norm(logits: Array) -> Array:
     """The nuclear norm of the predictions per example, ``|softmax(logits)|_* / B``: large where sure and varied.
 
     From ``sqrt(1 / (B C))`` to ``sqrt(min(B, C) / B)``. Singular values of 0, and equal ones, have finite gradients:
-    the smallest subgradient.
+    the smallest subgradient. The authors' scripts take the mean of the singular values, ``|softmax(logits)|_* / min(B,
+    C)``: with more classes than examples that is the same, with fewer it is ``B / C`` times this.
 
     Args:
         logits: `[B, C]`.

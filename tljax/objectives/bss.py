@@ -3,14 +3,10 @@
 import jax.numpy as jnp
 
 from tljax.objectives.describe import describe
-from tljax.objectives.mean import widened
+from tljax.objectives.spectrum import squared_spectrum
 from tljax.objectives.stream import output_of, prefix
 from tljax.objectives.term import Metrics, Scene, Term, stateless
-from tljax.types import Array, TljaxError
-
-
-class SpectrumError(TljaxError):
-    """Features that do not have the singular values asked for."""
+from tljax.types import Array
 
 
 def batch_spectral_shrinkage(features: Array, *, k: int = 1) -> Array:
@@ -35,14 +31,7 @@ def batch_spectral_shrinkage(features: Array, *, k: int = 1) -> Array:
     >>> print(batch_spectral_shrinkage(features), batch_spectral_shrinkage(features, k=2))
     4.0 13.0
     """
-    if features.ndim != 2:
-        raise SpectrumError(f"batch spectral shrinkage needs features [B, D], found {features.shape}")
-    if not 1 <= k <= min(features.shape):
-        raise SpectrumError(
-            f"batch spectral shrinkage: k={k}; features {features.shape} have {min(features.shape)} singular values"
-        )
-    values = jnp.linalg.svd(widened(features), compute_uv=False)
-    return jnp.sum(jnp.square(values[-k:]))
+    return jnp.sum(squared_spectrum("batch spectral shrinkage", features, k)[-k:])
 
 
 def bss(*, k: int = 1, stream: str = "train") -> Term:

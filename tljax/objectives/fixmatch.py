@@ -12,7 +12,7 @@ from tljax.types import Array
 
 
 def confident(logits: Array, *, threshold: float = 0.95) -> Array:
-    """Whether the largest probability of each row exceeds `threshold`, `[B]` bool.
+    """Whether the largest probability of each row exceeds `threshold`, `[B]` bool. The paper has >=, TLlib >.
 
     >>> import jax.numpy as jnp
     >>> print(confident(jnp.array([[9.0, 0.0], [0.1, 0.0]])))

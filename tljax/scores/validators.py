@@ -105,6 +105,9 @@ def soft_density(outputs: Any, *, temperature: float = 0.05, chunk: int = 1024) 
 
         S = Z Z^T / temperature without the diagonal, rows of Z of length 1;    mean_i H(softmax_j S_ij)
 
+    The authors' script, beside that, adds 1e-5 to each probability under the logarithm, and in place of leaving an
+    example out of its own row gives it the similarity -1: here the entropy is exact.
+
     Large where examples have many neighbours that are about as near: dense clusters. From 0 to log(N - 1).
 
     Args:
