@@ -110,6 +110,28 @@ def test_a_run_from_end_to_end(pair, no_distance, tmp_path: pathlib.Path):
 
 
 @pytest.mark.slow
+def test_a_few_labelled_examples_to_test_on(pair, no_distance, tmp_path: pathlib.Path):
+    """The run is the one without labels, which later measured on those examples gives the same."""
+    x, y = blobs(1.0, 2, size=12)
+    np.savez(tmp_path / "both.npz", train_x=np.load(pair["target"])["x"], test_x=x, test_y=y, classes=NAMES)
+    places = {"target": f"{tmp_path}/both.npz#train", "seeds": 1}
+    known = {"unlabelled": False, "test": f"{tmp_path}/both.npz#test", "run_dir": str(tmp_path / "known")}
+    results = run_adapt(adapt_settings(pair | TINY | places | known), show=False).results
+    assert results["target"]["test"] == 12
+    assert any("tested on 12 labelled examples" in note for note in results["notes"])
+    run_adapt(adapt_settings(pair | TINY | places | {"run_dir": str(tmp_path / "untold")}), show=False)
+    later = run_evaluate([tmp_path / "untold"], data=f"{tmp_path}/both.npz#test").rows
+    again = run_evaluate([tmp_path / "known"], data=f"{tmp_path}/both.npz#test").rows
+    for row, other, told in zip(later, again, results["summary"], strict=True):
+        for metric in ("accuracy", "nll", "macro_recall"):
+            assert row["metrics"][metric]["mean"] == other["metrics"][metric]["mean"] == told["metrics"][metric]["mean"]
+    np.savez(tmp_path / "few.npz", x=x[:4], y=np.array([0, 1, 0, 1]), classes=NAMES[:2])
+    setup = load_setup(adapt_settings(pair | TINY | places | known | {"test": str(tmp_path / "few.npz")}))
+    assert setup.domains.target.test.y.tolist() == [0, 1, 0, 1]
+    assert setup.domains.target.test.classes == setup.domains.classes == tuple(NAMES)
+
+
+@pytest.mark.slow
 def test_labels_that_are_there_are_not_read(pair, no_distance, tmp_path: pathlib.Path):
     x, y = blobs(1.0, 1)
     found = []
@@ -153,11 +175,20 @@ def test_predictions_are_of_all_seeds_together(pair):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"validator": "oracle"}, "'validator' is 'oracle'"), ({"classes": "shared"}, "'classes' is 'shared'")],
+    [
+        ({"validator": "oracle"}, "'validator' is 'oracle'"),
+        ({"classes": "shared"}, "'classes' is 'shared'"),
+        ({"classes": "shared", "unlabelled": False, "test": "known.npz"}, "'classes' is 'shared'"),
+    ],
 )
 def test_what_needs_labels_is_told(options, message):
     with pytest.raises(SettingsError, match=f"{message}; .*without labels of the target"):
         adapt_settings({"method": "mcc", "unlabelled": True} | options)
+
+
+def test_examples_to_test_on_are_labelled():
+    with pytest.raises(SettingsError, match=r"'test' is 'known.npz'; it should be left out with unlabelled"):
+        adapt_settings({"method": "mcc", "unlabelled": True, "test": "known.npz"})
 
 
 def test_a_target_without_labels_is_recognised(pair, tmp_path: pathlib.Path):
@@ -221,6 +252,8 @@ def test_a_folder_of_images_of_any_size(tmp_path: pathlib.Path):
 def test_the_command(pair, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture):
     arguments = ["adapt", "--source", pair["source"], "--target", pair["target"], "--run-dir", str(tmp_path / "run")]
     assert main(arguments) == 2
-    assert capsys.readouterr().err.endswith("If the target has no labels: --unlabelled\n")
+    assert capsys.readouterr().err.endswith(
+        "If the target has no labels: --unlabelled, or --test with a few that have\n"
+    )
     assert main([*arguments, "--unlabelled", "--validator", "oracle"]) == 2
     assert "'validator' is 'oracle'" in capsys.readouterr().err

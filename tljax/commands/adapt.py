@@ -39,6 +39,11 @@ def _add_data(group: Any) -> None:
         help="nobody knows labels of the target: images in any folder, x without y, tables without a label column; the "
         "report tells signs in place of accuracy, and predictions.csv the class of each example",
     )
+    add(
+        "--test",
+        metavar="DATA",
+        help="labelled examples of the target to test on; those of --target need no labels then, and none are read",
+    )
     add("--label", metavar="COLUMN", help="the label column of tables (default: by name)")
     add("--text", metavar="COLUMN", help="the column of sentences (default: by name)")
     add("--max-length", type=int, metavar="N", help="tokens of a sentence (default: cuts one in a hundred at most)")

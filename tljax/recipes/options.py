@@ -91,7 +91,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def described(settings: Any) -> dict[str, Any]:
     """The settings that decide the result, as JSON values; those that earlier runs lack where they are not as there."""
-    usual = {"precision": "float32", "remat": "none", "microbatch": None, "unlabelled": False, "flip": False}
+    usual = {
+        "precision": "float32",
+        "remat": "none",
+        "microbatch": None,
+        "unlabelled": False,
+        "test": None,
+        "flip": False,
+    }
     values = {
         k: v for k, v in dataclasses.asdict(settings).items() if k not in NOT_DESCRIBED and (k, v) not in usual.items()
     }

@@ -28,7 +28,7 @@ class Domains(NamedTuple):
     """Labelled; its validation part is held out of training."""
     target: Task
     """Trained on without labels. `valid` is what label-free validators look at; only `test` is read with labels. Where
-    nobody knows any, `test` is the whole target, `Unlabelled` as the other parts."""
+    none are read, `test` is the whole target, `Unlabelled` as the other parts."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,6 +66,15 @@ def as_domains(source: Any, target: Any, classes: str | None, seed: int) -> Doma
     return Domains(ours, _target(target, names, seed))
 
 
+def tested_on(domains: Domains, test: Examples | None) -> Domains:
+    """The domains of an unlabelled target, with labelled examples of it to test on, or where there are none a note."""
+    target = domains.target
+    if test is None:
+        return domains._replace(target=_noting(target, f"all {len(target.test)} examples are predicted"))
+    target = dataclasses.replace(target, test=test)
+    return domains._replace(target=_noting(target, f"tested on {len(test)} labelled examples, of {test.name!r}"))
+
+
 def _noting_left_out(found: Any, names: tuple[str, ...]) -> Any:
     """A note of the classes whose examples are left out, if there are any."""
     own = found.classes if isinstance(found, Unlabelled) else found.train.classes
@@ -90,7 +99,7 @@ def _target(target: Any, names: tuple[str, ...], seed: int) -> Task:
     if isinstance(target, Unlabelled):
         whole = dataclasses.replace(target, classes=names)
         train, held, note = _held_out(whole, seed)
-        return Task(whole.name, train, held, whole, (*whole.notes, note, f"all {len(whole)} examples are predicted"))
+        return Task(whole.name, train, held, whole, (*whole.notes, note))
     target = _mapped(target, lambda part: of_classes(part, names))
     if target.valid is None:
         train, held, note = _held_out(target.train, seed)

@@ -21,7 +21,7 @@ from tljax.data import (
 from tljax.data.error import DataError
 from tljax.data.table import is_table
 from tljax.models.recognition import Recognised
-from tljax.recipes.adapting.domains import Domains, as_domains, in_form, in_one_form, standardised
+from tljax.recipes.adapting.domains import Domains, as_domains, in_form, in_one_form, standardised, tested_on
 from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.finetune.images import preprocessor_in
 from tljax.recipes.options import SettingsError
@@ -34,6 +34,14 @@ def read_domains(settings: AdaptSettings, found: Recognised | None) -> Domains:
     Raises:
       DataError, SettingsError: data that cannot be read, or that do not fit each other or the model.
     """
+    domains = _read(settings, found)
+    if not settings.bare:
+        return domains
+    test = None if settings.test is None else read_labelled(settings, domains, settings.test, settings.label)
+    return tested_on(domains, test)
+
+
+def _read(settings: AdaptSettings, found: Recognised | None) -> Domains:
     if found is not None and isinstance(found.example, Mapping):
         return _sentences(settings)
     if settings.text or settings.max_length:
@@ -110,7 +118,7 @@ def _sentences(settings: AdaptSettings) -> Domains:
         )
 
     source, target = both(settings.max_length)
-    lengths = {part.x["mask"].shape[1] for part in (source.train, target if settings.unlabelled else target.train)}
+    lengths = {part.x["mask"].shape[1] for part in (source.train, target if settings.bare else target.train)}
     if len(lengths) > 1:
         source, target = both(max(lengths))
     return as_domains(source, target, settings.classes, settings.seed)
@@ -127,7 +135,7 @@ def _target(settings: AdaptSettings, features: tuple[str, ...], **form: Any) -> 
 
 def _known_or_not(settings: AdaptSettings, labelled: Callable[[], Any], unlabelled: Callable[[], Any]) -> Any:
     """The target with labels, or without where the settings say so; what can only be read without is told."""
-    if settings.unlabelled:
+    if settings.bare:
         return unlabelled()
     try:
         return labelled()
@@ -136,7 +144,8 @@ def _known_or_not(settings: AdaptSettings, labelled: Callable[[], Any], unlabell
             unlabelled()
         except DataError:
             raise error from None
-        raise DataError(f"{error}. If the target has no labels: --unlabelled") from error
+        hint = "If the target has no labels: --unlabelled, or --test with a few that have"
+        raise DataError(f"{error}. {hint}") from error
 
 
 def _column(spec: str, settings: AdaptSettings) -> str | None:

@@ -35,6 +35,8 @@ class AdaptSettings(Numerics):
     """Only these of both; ``"shared"``: those that both have."""
     unlabelled: bool = False
     """Whether nobody knows labels of the target; then none are read, and nothing is measured by them."""
+    test: str | None = None
+    """Labelled examples of the target domain to test on; then labels in `target` are not read."""
     label: str | None = None
     text: str | None = None
     max_length: int | None = None
@@ -78,7 +80,9 @@ class AdaptSettings(Numerics):
         require_known("projection", self.projection, PROJECTIONS)
         unknown = "what can be told without labels of the target"
         require(not (self.unlabelled and self.validator == "oracle"), "validator", self.validator, unknown)
-        require(not (self.unlabelled and self.classes == SHARED), "classes", self.classes, unknown)
+        require(not (self.bare and self.classes == SHARED), "classes", self.classes, unknown)
+        both = "left out with unlabelled, which is for a target of which nobody knows any label"
+        require(not (self.unlabelled and self.test), "test", self.test, both)
         given = "the file of --weights says which model it is; give one of them"
         require(not (self.model and self.weights), "model", self.model, f"left out with weights: {given}")
         require(bool(self.methods), "methods", self.methods, "one or several, as cdan+mcc")
@@ -86,6 +90,11 @@ class AdaptSettings(Numerics):
         require(len(set(objectives)) == len(objectives), "methods", self.methods, "each method once")
         if self.approaches[0].name == BASELINE:
             raise SettingsError(f"{BASELINE} is what methods are compared to; name one of them first, as --method mcc")
+
+    @property
+    def bare(self) -> bool:
+        """Whether `target` is read without labels."""
+        return self.unlabelled or self.test is not None
 
     @functools.cached_property
     def approaches(self) -> tuple[Approach, ...]:
