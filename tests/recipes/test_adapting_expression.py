@@ -85,6 +85,8 @@ def test_weights_are_the_published_ones_unless_given():
     assert str(approach("adda").objective) == "cross_entropy() + adda()"
     assert str(approach("adda(weight=0.3)").objective) == "cross_entropy() + adda(weight=0.3)"
     assert "0.5 * bsp()" in str(approach("dann+0.5*bsp").objective)
+    assert "coral(form='moments')" in str(approach("coral").objective)
+    assert str(approach("coral(form=covariance, on=logits)").objective).endswith("+ coral(on='logits')")
     assert approach("dann+0.5*bsp").name == "dann+0.5*bsp"
     assert str(approach("mcc").objective) == "cross_entropy() + mcc()"
     assert approach("mdd+mcc").bottleneck == METHODS["mdd"].bottleneck

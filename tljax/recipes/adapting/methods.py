@@ -48,7 +48,7 @@ METHODS: Mapping[str, Method] = {
     "bsp": Method("penalty on the largest singular value, beside an adversarial term", weight=1e-4),
     "dan": Method("maximum mean discrepancy of the features, several kernels"),
     "jan": Method("joint maximum mean discrepancy of features and predictions"),
-    "coral": Method("difference of the covariances"),
+    "coral": Method("difference of means and covariances", options=MappingProxyType({"form": "moments"})),
     "mcc": Method("minimum class confusion on the target"),
     "afn": Method("growing feature norms", weight=0.05, bottleneck=1000, steady=True),
     "swd": Method("sliced Wasserstein distance of the features"),
