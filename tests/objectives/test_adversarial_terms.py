@@ -11,12 +11,12 @@ from tljax.models import from_flax, mlp
 from tljax.objectives import (
     DeepHead,
     Discriminator,
+    LabelError,
     MapError,
     MarginHead,
     NetworkError,
     Owned,
     Scene,
-    SpectrumError,
     StartError,
     StreamError,
     adda,
@@ -282,7 +282,7 @@ def test_bsp_reads_the_features_of_both_domains():
     assert float(value) == float(metrics["bsp"]) == pytest.approx(float(spectral_penalty(fs, ft)), rel=1e-6)
     value = bsp(k=2).apply(Owned(), scene())[0]
     assert float(value) == pytest.approx(float(spectral_penalty(fs, ft, k=2)), rel=1e-6)
-    with pytest.raises(SpectrumError, match=r"bsp\(k=0\): k=0; expected one or more"):
+    with pytest.raises(LabelError, match=r"bsp\(k=0\): k=0; expected a number above 0"):
         bsp(k=0)
 
 

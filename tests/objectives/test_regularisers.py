@@ -12,6 +12,7 @@ from tljax.objectives import (
     RelationshipError,
     SpectrumError,
     batch_spectral_shrinkage,
+    bss,
     cross_entropy_losses,
     direct_relationship,
     distillation_losses,
@@ -114,6 +115,11 @@ def test_bss_does_not_depend_on_the_order_or_on_a_rotation():
 def test_bss_names_what_is_wrong(shape, k, message):
     with pytest.raises(SpectrumError, match=message):
         batch_spectral_shrinkage(jnp.zeros(shape), k=k)
+
+
+def test_bss_needs_a_singular_value_or_more():
+    with pytest.raises(LabelError, match=r"bss\(k=0\): k=0; expected a number above 0"):
+        bss(k=0)
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from tljax.models.classifier import classifier
-from tljax.models.wrapping import ModelError, wrapped
-from tljax.tree import map_named, named_leaves, select
-from tljax.types import Array, Key, Model, Output, Params, is_state
+from tljax.models.wrapping import ModelError, statistics_after, wrapped
+from tljax.tree import named_leaves, select
+from tljax.types import Array, Key, Model, Output, Params
 
 _WHERE = "backbone/bottleneck/"
 
@@ -134,7 +134,7 @@ def _joined(params: Params, *parts: Params) -> Params:
     fresh: Mapping[str, Any] = {name: leaf for part in given for name, leaf in part.items()}
     if not fresh:
         return None
-    return map_named(lambda name, leaf: fresh[name] if is_state(name) else None, params)
+    return statistics_after(params, fresh, ())
 
 
 def _groups(groups: tuple[Any, ...]) -> tuple[Any, ...]:

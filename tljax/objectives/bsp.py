@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 
-from tljax.objectives.checks import fitting
+from tljax.objectives.checks import above_zero, fitting
 from tljax.objectives.describe import describe
-from tljax.objectives.spectrum import SpectrumError, squared_spectrum
+from tljax.objectives.spectrum import squared_spectrum
 from tljax.objectives.stream import output_of
 from tljax.objectives.term import Metrics, Scene, Term, stateless
 from tljax.types import Array
@@ -45,7 +45,8 @@ def bsp(*, k: int = 1, source: str = "source", target: str = "target") -> Term:
     as one batch. All rows count, padding included. Logs `bsp`.
 
     Raises:
-        SpectrumError: `k` below 1, or above what the batches of features have.
+        LabelError: `k` is not above 0.
+        SpectrumError: the batches of features have fewer singular values than `k`.
         StreamError: the step has no such streams.
 
     Reference: Chen et al. 2019, "Transferability vs. Discriminability: Batch Spectral Penalization", ICML.
@@ -54,8 +55,7 @@ def bsp(*, k: int = 1, source: str = "source", target: str = "target") -> Term:
     0.0001 * bsp()
     """
     text = describe(bsp, k=k, source=source, target=target)
-    if k < 1:
-        raise SpectrumError(f"{text}: k={k}; expected one or more singular values")
+    above_zero(text, k=k)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
         features = (output_of(scene, stream, text).features for stream in (source, target))

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from tljax.objectives.checks import above_zero
 from tljax.objectives.describe import describe
 from tljax.objectives.spectrum import squared_spectrum
 from tljax.objectives.stream import output_of, prefix
@@ -37,12 +38,13 @@ def batch_spectral_shrinkage(features: Array, *, k: int = 1) -> Array:
 def bss(*, k: int = 1, stream: str = "train") -> Term:
     """Batch spectral shrinkage of the features of `stream`, as `batch_spectral_shrinkage`. Logs `bss`.
 
-    The published weight is 1e-3: ``cross_entropy() + 1e-3 * bss()``.
+    The published weight is 1e-3: ``cross_entropy() + 1e-3 * bss()``. `LabelError` for a `k` that is not above 0.
 
     >>> print(1e-3 * bss())
     0.001 * bss()
     """
     text = describe(bss, k=k, stream=stream)
+    above_zero(text, k=k)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
         loss = batch_spectral_shrinkage(output_of(scene, stream, text).features, k=k)
