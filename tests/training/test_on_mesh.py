@@ -43,19 +43,19 @@ def run(mesh=None, layout=None, plan=tl.plan(), model=NORMED, params=START, **op
 def nearly(found, wanted, tolerance=1e-6):
     """Every leaf within `tolerance` of the largest number in it: a sum in another order cannot do better.
 
-    Or of 0.1, for a bias before BatchNorm is nothing but rounding.
+    Or of 1, for a bias before BatchNorm is nothing but the rounding of sums of such numbers.
     """
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     for name, leaf in named_leaves(wanted).items():
         host, other = np.asarray(leaf, np.float64), np.asarray(named_leaves(found)[name], np.float64)
-        np.testing.assert_allclose(other, host, rtol=0, atol=tolerance * max(np.abs(host).max(), 0.1), err_msg=name)
+        np.testing.assert_allclose(other, host, rtol=0, atol=tolerance * max(np.abs(host).max(), 1.0), err_msg=name)
 
 
 def rows_nearly(found, wanted):
     for row, other in zip(found.history, wanted.history, strict=True):
         assert row.keys() == other.keys()
         for name, value in row.items():
-            assert value == (value if isinstance(value, str) else pytest.approx(other[name], rel=1e-6, abs=1e-7)), row
+            assert value == (value if isinstance(value, str) else pytest.approx(other[name], rel=4e-6, abs=4e-7)), row
 
 
 @pytest.fixture(scope="module")
