@@ -73,6 +73,10 @@ def test_what_is_no_image_is_refused() -> None:
     for mixing in (mixup(3), cutmix(3)):
         with pytest.raises(DataError, match=r"without labels has none.*augment=.*source"):
             mixing(jax.random.key(0), Batch(jnp.zeros((2, 4, 4, 1))))
+        with pytest.raises(DataError, match=r"integers, or soft labels \[B, C\]; found float32 \[B\]"):
+            mixing(jax.random.key(0), Batch(jnp.zeros((2, 4, 4, 1)), jnp.ones(2)))
+        with pytest.raises(DataError, match="inputs that are one array; found a dict"):
+            mixing(jax.random.key(0), Batch({"x": jnp.zeros((2, 4, 4, 1))}, jnp.arange(2)))
     with pytest.raises(DataError, match="1 pixel or more; found 0"):
         random_crop(0)
 
@@ -86,6 +90,14 @@ def test_mixing_keeps_the_sum_of_labels_and_follows_the_area(make: Callable[[int
         mixed = jax.device_get(mix(jax.random.key(seed), batch))
         np.testing.assert_allclose(mixed.y.sum(1), 1, atol=1e-6)
         np.testing.assert_allclose(mixed.x.mean((1, 2, 3)), mixed.y @ np.arange(6.0), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["int32", "bool"])
+def test_several_classes_marked_in_a_row_are_mixed_as_floats_are(kind: str) -> None:
+    marked, mix = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 0]], bool), mixup(3, 5.0)
+    found, wanted = (mix(jax.random.key(1), Batch(jnp.eye(4), jnp.asarray(marked, t))).y for t in (kind, "float32"))
+    np.testing.assert_array_equal(found, wanted)
+    assert ((found > 0.01) & (found < 0.99)).any()
 
 
 @pytest.mark.slow

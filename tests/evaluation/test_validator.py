@@ -41,6 +41,12 @@ def test_every_number_is_that_of_its_function():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
 
 
+def test_the_likelihood_of_answers_that_are_surely_wrong_is_a_number():
+    logits = np.array([[300.0, 0.0], [0.0, 5.0]], np.float32)
+    found = validator("source_likelihood", also=[])({"source": Answers(logits, None, np.array([1, 1]))})
+    assert found == {"source_likelihood": pytest.approx(-150.00336, rel=1e-6)}
+
+
 def test_more_is_better_of_all():
     """Answers that are right, sure and well spread against a constant one."""
     y = np.arange(40) % 4

@@ -1,5 +1,7 @@
 """Augmentation that mixes the examples of a batch; labels become soft `[B, C]`, which `cross_entropy` takes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -11,7 +13,7 @@ from tljax.types import Array, Batch, Key
 def mixup(num_classes: int, alpha: float = 0.2) -> Augment:
     """Each example mixed with another of the batch: ``x = l x_i + (1 - l) x_j``, and so the labels; l ~ Beta(a, a).
 
-    One l for the batch; inputs are floats.
+    One l for the batch. Inputs are one array of floats; labels are classes `[B]`, or `[B, C]` of any type.
 
     Reference: Zhang et al. 2018, arXiv:1710.09412.
 
@@ -23,10 +25,12 @@ def mixup(num_classes: int, alpha: float = 0.2) -> Augment:
     _check(num_classes, alpha)
 
     def augment(key: Key, batch: Batch) -> Batch:
+        _check_inputs(batch.x, "mixup")
         first, second = jax.random.split(key)
         share = jax.random.beta(first, alpha, alpha, dtype=jnp.float32)
         other = jax.random.permutation(second, len(batch.x))
-        x, own = _floats(batch.x), share.astype(batch.x.dtype)
+        x = _floats(batch.x)
+        own = share.astype(x.dtype)
         return batch._replace(x=own * x + (1 - own) * x[other], y=_mixed(batch.y, num_classes, share, other))
 
     return augment
@@ -47,6 +51,7 @@ def cutmix(num_classes: int, alpha: float = 1.0) -> Augment:
     _check(num_classes, alpha)
 
     def augment(key: Key, batch: Batch) -> Batch:
+        _check_inputs(batch.x, "cutmix")
         if batch.x.ndim != 4:
             raise DataError(f"cutmix needs images [B, H, W, C]; found {list(batch.x.shape)}")
         first, second, third = jax.random.split(key, 3)
@@ -75,9 +80,18 @@ def _mixed(y: Array | None, num_classes: int, share: Array, other: Array) -> Arr
             "mixup and cutmix mix labels, and a stream without labels has none; augment the labelled stream alone, "
             'as augment={"source": mixup(10)}'
         )
+    if y.ndim == 1 and not jnp.issubdtype(y.dtype, jnp.integer):
+        raise DataError(f"mixup and cutmix mix classes [B], integers, or soft labels [B, C]; found {y.dtype} [B]")
     soft = jax.nn.one_hot(y, num_classes, dtype=jnp.float32) if y.ndim == 1 else y
+    if not jnp.issubdtype(soft.dtype, jnp.floating):  # several classes marked in a row
+        soft = soft.astype(jnp.float32)
     own = share.astype(soft.dtype)
     return own * soft + (1 - own) * soft[other]
+
+
+def _check_inputs(x: Any, mixing: str) -> None:
+    if not hasattr(x, "dtype"):
+        raise DataError(f"{mixing} mixes inputs that are one array; found a {type(x).__name__}")
 
 
 def _floats(x: Array) -> Array:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax.evaluation.evaluate import EvaluationError
+from tljax.objectives.classification import cross_entropy_losses
 from tljax.objectives.mean import widened
 from tljax.scores import certainty, dev, information, nuclear_norm, soft_density, source_validation
 from tljax.tree import nearest
@@ -241,8 +242,14 @@ def _rows(answers: Answers) -> np.ndarray:
     return features.reshape(len(features), -1)
 
 
-def _source(measure: Any) -> Score:
-    return lambda a: source_validation(_probabilities(a["source"]), a["source"].labels, measure=measure)
+def _accuracy(answers: Mapping[str, Answers]) -> float:
+    return source_validation(_probabilities(answers["source"]), answers["source"].labels)
+
+
+def _likelihood(answers: Mapping[str, Answers]) -> float:
+    """From the logits: the probability of the right class may be too small for a float."""
+    logits, _, labels = answers["source"]
+    return -float(np.mean(np.asarray(cross_entropy_losses(jnp.asarray(logits), labels), np.float64)))
 
 
 def _target(score: Callable[[Any], float]) -> Score:
@@ -255,8 +262,8 @@ def _dev(answers: Mapping[str, Answers]) -> float:
 
 
 _RULES = {
-    "source_accuracy": _Rule("source_accuracy", ("source",), ("source",), _source("accuracy")),
-    "source_likelihood": _Rule("source_likelihood", ("source",), ("source",), _source("likelihood")),
+    "source_accuracy": _Rule("source_accuracy", ("source",), ("source",), _accuracy),
+    "source_likelihood": _Rule("source_likelihood", ("source",), ("source",), _likelihood),
     "certainty": _Rule("certainty", ("target",), (), _target(certainty)),
     "im": _Rule("im", ("target",), (), _target(information)),
     "bnm": _Rule("bnm", ("target",), (), _target(nuclear_norm)),
