@@ -8,8 +8,11 @@ import pytest
 
 import tljax as tl
 from tljax.objectives import Scene
+from tljax.objectives.stream import StreamError
 from tljax.training.streams import passes
 from tljax.types import Batch, Output
+
+X, Y = np.random.default_rng(0).normal(size=(12, 8)).astype("float32"), np.arange(12, dtype="int32") % 3
 
 
 def accuracy(model, params, x, y):
@@ -136,6 +139,33 @@ def test_a_batch_shared_with_the_source():
     assert passes(tl.cross_entropy() + tl.mcc()) == [("train", "target")]
     assert passes(tl.cross_entropy() + tl.mcc() + tl.dan()) == [("target", "source")]
     assert passes(tl.cross_entropy() + tl.dan()) == [("source",), ("target",)]
+
+
+def test_the_main_stream_of_a_step_may_be_called_source():
+    model, x, y = tl.models.mlp((4,), num_classes=2), jnp.ones((4, 3)), jnp.arange(4) % 2
+    params = model.init(jax.random.key(0), x)
+    both = tl.cross_entropy() + tl.entropy_minimization() + tl.mcc()
+    step = tl.make_step(model, both, tl.plan().resolve(params), optax.sgd(0.1))
+    found = []
+    for name in ("train", "source"):
+        batches = {name: Batch(x, y), "target": Batch(2 * x)}
+        found.append(jax.device_get(jax.jit(step.update)(step.init(params, batches, seed=0), batches)[1]))
+    assert found[0] == found[1]
+    with pytest.raises(StreamError, match="mcc.. reads the stream 'target'; this step has: 'source'"):
+        step.init(params, {"source": Batch(x, y)}, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [(X[:, :2], r"'source' has \[8\], 'target' has \[2\]: bring"), ({"a": X}, r"'target' has {'a': \[8\]}: bring")],
+)
+def test_streams_of_one_batch_have_one_shape(other, message):
+    model = tl.models.mlp((4,), num_classes=3)
+    with pytest.raises(StreamError, match=message):
+        tl.fit(
+            model, model.init(jax.random.key(0), X), tl.cross_entropy() + tl.dann(), optimizer=optax.sgd(0.1), steps=1,
+            train={"source": (X, Y), "target": (other, None)}, progress=False,
+        )  # fmt: skip
 
 
 TERMS = [

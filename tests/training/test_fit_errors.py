@@ -11,7 +11,7 @@ from training_cases import CLASSES, TANH, examples, normed, same
 
 from tljax.data import Dataset
 from tljax.evaluation import classification
-from tljax.objectives import binary_cross_entropy, cross_entropy, l2_sp, mse, stateless
+from tljax.objectives import Owned, Term, binary_cross_entropy, cross_entropy, dann, l2_sp, mcc, mse, stateless
 from tljax.plans import PlanError, freeze, plan
 from tljax.training import FitError, NonFiniteError, fit, fit_many, read_rows
 from tljax.training.inputs import labelled, own_subsets, padded, streams_of
@@ -238,6 +238,29 @@ def test_parameters_that_become_nan_are_never_saved(tmp_path):
     with pytest.raises(NonFiniteError, match=r"parameters became NaN or infinite by step 4: model/backbone/b, .*"):
         run(objective=stateless(value, "quiet bomb"), steps=4, save_every=1, run_dir=tmp_path)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == ["2", "3"]
+
+
+@pytest.mark.slow
+def test_a_schedule_that_gives_no_number_is_named():
+    ends = lambda step: jnp.where(step < 3, 1.0, jnp.nan)  # noqa: E731
+    domains = {"train": {"source": (X, Y), "target": (X, None)}, "steps": 6, "valid": None, "monitor": "loss"}
+    said = r"loss became NaN or infinite at step 4, and none of its terms: .*; the factor of <lambda> \* mcc\(\) is not"
+    with pytest.raises(NonFiniteError, match=said):
+        run(objective=cross_entropy() + ends * mcc(), **domains)
+    said = r"parameters became NaN or infinite by step 4: model/.*; the strength of dann\(strength=<lambda>\) is not"
+    with pytest.raises(NonFiniteError, match=said):
+        run(objective=cross_entropy() + 2 * dann(strength=ends), **domains)
+
+
+@pytest.mark.slow
+def test_what_a_term_owns_is_told_by_the_term():
+    def apply(owned, scene):
+        w = owned.params["w"]
+        return jnp.where(scene.step < 2, 1, jnp.sqrt(w - w)) * w, (), {}  # the slope of sqrt at 0
+
+    rooted = Term(apply, lambda key, scene: Owned({"w": jnp.ones(())}), "rooted()")
+    with pytest.raises(NonFiniteError, match=r"by step \d: w of 0.5 \* rooted\(\)"):
+        run(objective=cross_entropy() + 0.5 * rooted, steps=4)
 
 
 def test_an_unwritable_run_folder(tmp_path):

@@ -86,7 +86,8 @@ def adda(
         metrics = adversarial_metrics("adda_discriminator", value, logits, weights)
         return fooled + value, state, metrics | {"adda": fooled}
 
-    return Term(apply, init, text, (source, target), joint=(source, target))
+    strength_of = ((f"the strength of {text}", rising),)
+    return Term(apply, init, text, (source, target), joint=(source, target), schedules=strength_of)
 
 
 def adda_from(
@@ -150,7 +151,7 @@ def adda_from(
         state = {"discriminator": state, "start": owned.state["start"]}
         return value, state, adversarial_metrics("adda", value, logits, weights)
 
-    return Term(apply, init, text, (source, target))
+    return Term(apply, init, text, (source, target), schedules=((f"the strength of {text}", rising),))
 
 
 def _check_start(start: Params, params: Params, text: str) -> None:

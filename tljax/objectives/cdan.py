@@ -176,7 +176,8 @@ def cdan(
         )
         return value, {"discriminator": state, "maps": maps}, adversarial_metrics("cdan", value, logits, weights)
 
-    return Term(apply, init, text, (source, target), joint=(source, target))
+    strength_of = ((f"the strength of {text}", rising),)
+    return Term(apply, init, text, (source, target), joint=(source, target), schedules=strength_of)
 
 
 def _maps(key: Key, output: Output, width: int | None) -> tuple[Array, ...]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from tljax.objectives.stream import LabelError
@@ -24,12 +25,12 @@ def fitting(loss: str, **arrays: tuple[Any, str]) -> None:
 
 
 def above_zero(term: str, **options: float) -> None:
-    """Raises `LabelError`, naming the term, for an option that is not above 0.
+    """Raises `LabelError`, naming the term, for an option that is not above 0; of one that is traced nobody knows.
 
     >>> above_zero("mcc()", temperature=0)
     Traceback (most recent call last):
     tljax.objectives.stream.LabelError: mcc(): temperature=0; expected a number above 0
     """
     for name, value in options.items():
-        if not value > 0:
+        if not isinstance(value, jax.core.Tracer) and not value > 0:
             raise LabelError(f"{term}: {name}={value!r}; expected a number above 0")

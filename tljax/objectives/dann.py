@@ -93,4 +93,5 @@ def dann(
         value = domain_adversarial(*logits, source_weight=weights[0], target_weight=weights[1])
         return value, state, adversarial_metrics("dann", value, logits, weights)
 
-    return Term(apply, init, text, (source, target), joint=(source, target))
+    strength_of = ((f"the strength of {text}", rising),)
+    return Term(apply, init, text, (source, target), joint=(source, target), schedules=strength_of)

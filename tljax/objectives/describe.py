@@ -5,13 +5,17 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
+from tljax.objectives.contract import TermError
 from tljax.types import Model
 
 
 def describe(maker: Callable[..., Any], *names: str, **options: Any) -> str:
     """The call of `maker` with the `options` that differ from its defaults; `names` are positional arguments.
+
+    Raises `TermError` for an option that is a number and not finite.
 
     >>> def huber(*, delta=1.0, stream="train"): ...
     >>> describe(huber, delta=1.0, stream="train"), describe(huber, delta=0.5, stream="target")
@@ -19,7 +23,11 @@ def describe(maker: Callable[..., Any], *names: str, **options: Any) -> str:
     """
     defaults = inspect.signature(maker).parameters
     given = [f"{name}={_short(value)}" for name, value in options.items() if not _same(value, defaults[name].default)]
-    return f"{maker.__name__}({', '.join([*names, *given])})"
+    text = f"{maker.__name__}({', '.join([*names, *given])})"
+    for name, value in options.items():
+        if isinstance(value, int | float | np.generic) and not np.isfinite(value):
+            raise TermError(f"{text}: {name} should be a finite number; found {value}")
+    return text
 
 
 def _same(value: Any, default: Any) -> bool:
@@ -29,6 +37,8 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, jax.core.Tracer):
+        return "traced"
     if isinstance(value, Model):
         return value.name
     if isinstance(value, tuple) and any(hasattr(part, "_fields") for part in (value, *value)):

@@ -174,4 +174,5 @@ def mdd(
         value = -disparity(first.logits, logits[:split], other.logits, logits[split:], margin=margin, weights=weights)
         return value, state, {"mdd": value}
 
-    return Term(apply, init, text, (source, target), joint=(source, target))
+    strength_of = ((f"the strength of {text}", rising),)
+    return Term(apply, init, text, (source, target), joint=(source, target), schedules=strength_of)

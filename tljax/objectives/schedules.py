@@ -1,5 +1,6 @@
 """Weights that change in the course of training: functions of the step, without a counter of their own."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,7 +29,7 @@ def warm_up(*, high: float = 1.0, low: float = 0.0, alpha: float = 1.0, steps: i
     >>> print(rise.__name__, rise(0), rise(50).round(4), rise(500).round(4))
     warm_up(alpha=10, steps=500) 0.0 0.4621 0.9999
     """
-    if not (steps > 0 and alpha > 0):
+    if not isinstance(alpha, jax.core.Tracer) and not (steps > 0 and alpha > 0):
         raise ScheduleError(f"warm_up needs steps > 0 and alpha > 0, found steps={steps}, alpha={alpha}")
 
     def rise(step: Array) -> Array:
@@ -81,4 +82,6 @@ def schedule_of(given: float | Schedule | None, default: Schedule, term: str) ->
         return given
     if isinstance(given, bool) or np.ndim(given) or not isinstance(given, int | float | np.number | np.ndarray | Array):
         raise ScheduleError(f"{term}: strength is a number or a schedule, as warm_up(steps=200); found {given!r:.60}")
+    if not isinstance(given, jax.core.Tracer) and not np.isfinite(given):
+        raise ScheduleError(f"{term}: strength should be finite; found {given}")
     return lambda step: jnp.asarray(given)

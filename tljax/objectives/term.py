@@ -91,6 +91,9 @@ class Term:
     """The parts of a step; empty: a step is one update."""
     parts: tuple["Term", ...] = ()
     """The terms of a sum."""
+    schedules: tuple[tuple[str, Schedule], ...] = ()
+    """The functions of the step that multiply something, each with what it is: a run that fails names the one that
+    gave no number."""
 
     def __post_init__(self) -> None:
         check_phases(self.phases, self.description)
@@ -234,6 +237,7 @@ def _sum(left: Term, right: Term) -> Term:
     return Term(
         apply, init, f"{left} + {right}", _read(left.streams + right.streams),
         tuple(dict.fromkeys(left.joint + right.joint)), tuple(dict.fromkeys(left.layers + right.layers)), phases, terms,
+        left.schedules + right.schedules,
     )  # fmt: skip
 
 
@@ -277,16 +281,19 @@ def _scale(factor: "float | Schedule", term: Term) -> Term:
         return jnp.asarray(weight, value.dtype) * value, state, metrics
 
     inner = f"({term})" if " + " in term.description else str(term)
-    return dataclasses.replace(term, apply=apply, description=f"{text} * {inner}")
+    schedules = ((f"the factor of {text} * {inner}", factor),) if callable(factor) else ()
+    return dataclasses.replace(
+        term, apply=apply, description=f"{text} * {inner}", schedules=schedules + term.schedules
+    )
 
 
 def _factor_text(factor: Any) -> str:
-    if isinstance(factor, int | float | np.generic) and not np.isfinite(factor):
+    if isinstance(factor, jax.core.Tracer):
+        return "weight"
+    if isinstance(factor, int | float | np.generic | np.ndarray | jax.Array) and not np.all(np.isfinite(factor)):
         raise TypeError(f"a term is scaled by a finite number or a schedule; found {factor}")
     if isinstance(factor, int | float) and not isinstance(factor, np.generic):
         return repr(factor)
-    if isinstance(factor, jax.core.Tracer):
-        return "weight"
     if isinstance(factor, np.generic | np.ndarray | jax.Array) and np.ndim(factor) == 0:
         return f"{float(factor):g}"
     if callable(factor) and not isinstance(factor, Term):

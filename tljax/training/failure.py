@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax.checkpoints.run import RunCheckpoints
+from tljax.objectives import Term
 from tljax.training.scaling import exhausted
 from tljax.training.state import Run
 from tljax.tree import named_leaves
@@ -16,12 +17,15 @@ class NonFiniteError(TljaxError):
     """The loss, or a parameter, became NaN or infinite."""
 
 
-def failure(run: Run, failed: int, losses: Sequence[str], checkpoints: RunCheckpoints | None) -> NonFiniteError:
+def failure(
+    run: Run, failed: int, losses: Sequence[str], objective: Term, checkpoints: RunCheckpoints | None
+) -> NonFiniteError:
     """The error of a run that failed in step `failed`, and has perhaps made others since; `losses`: `Step.losses`.
 
     >>> from types import SimpleNamespace as Some
+    >>> from tljax.objectives import cross_entropy
     >>> state = Some(trainable={"model": {"w": jnp.array([jnp.nan])}}, stats=None, scaling=None)
-    >>> print(failure(Some(state=state, broken={"loss": False}), 7, ["loss"], None))
+    >>> print(failure(Some(state=state, broken={"loss": False}), 7, ["loss"], cross_entropy(), None))
     parameters became NaN or infinite by step 7: model/w. Lower the learning rate, or clip gradients...
     """
     metrics = [name for name, broken in run.broken.items() if broken]
@@ -30,18 +34,34 @@ def failure(run: Run, failed: int, losses: Sequence[str], checkpoints: RunCheckp
     if lost:
         terms = [name for name in metrics if name not in losses and not _is_no_loss(name)]
         which = f": of its terms {_listed(terms)}" if terms else ""
+        which = which or (f", and none of its terms: look at the factors of {objective}" if objective.parts else "")
         what = f"the {lost[0].replace('_', ' of the phase ', 1)} became NaN or infinite at step {failed}{which}"
     elif np.any(exhausted(run.state.scaling)):
         what = f"gradients in float16 are not finite at step {failed}, whatever the scale of the loss"
     else:
-        leaves = [name for name, leaf in named_leaves(learnt).items() if not jnp.all(jnp.isfinite(leaf))]
+        broken = [name for name, leaf in named_leaves(learnt).items() if not jnp.all(jnp.isfinite(leaf))]
+        leaves = [_owned_by(objective, name) for name in broken]
         what = f"parameters became NaN or infinite by step {failed}: {_listed(leaves + metrics)}"
+    at = jnp.int32(failed - 1)  # the number of updates before that
+    lost_schedules = [name for name, schedule in objective.schedules if not jnp.all(jnp.isfinite(schedule(at)))]
+    if lost_schedules:
+        what += f"; {_listed(lost_schedules)} is not finite there"
     kept = ""
     if checkpoints is not None:
         step = checkpoints.newest()
         found = f"Checkpoint {step} in {checkpoints.folder} is from before that."
         kept = " Nothing had been saved by then." if step is None else f" {found}"
     return NonFiniteError(f"{what}. Lower the learning rate, or clip gradients, as fit(clip_norm=1.0) does.{kept}")
+
+
+def _owned_by(objective: Term, name: str) -> str:
+    """What `name`, of a leaf that learns, is called where a term owns it: that of the leaf, and the term."""
+    first, *path = name.split("/")
+    if first != "terms":
+        return name
+    while objective.parts and path:
+        objective = objective.parts[int(path.pop(0))]
+    return f"{'/'.join(path)} of {objective}"
 
 
 def _is_no_loss(name: str) -> bool:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from tljax.checkpoints.run import RunCheckpoints
+from tljax.objectives import Term
 from tljax.evaluation.progress import Tell
 from tljax.processes import is_first, several
 from tljax.training.agreement import Notice, Peers
@@ -49,6 +50,7 @@ class Loop:
     """One training run, or a stack of them, under way."""
 
     program: Program
+    objective: Term
     streams: Mapping[str, Stream | Fed]
     valid: Batch | Chooser | None
     feeds: Feeds
@@ -162,7 +164,7 @@ class Loop:
         seconds = now - began
         failed = int(np.max(note.failed))
         if failed >= 0 and not self.tolerant:  # of several runs an outcome: its evaluations never become the best
-            raise failure(run, failed, self.program.losses, self.checkpoints)
+            raise failure(run, failed, self.program.losses, self.objective, self.checkpoints)
         # Where a listener took its time meanwhile, nobody knows when the steps ended.
         self._note_seconds(flight, seconds, certain=self.told_at - began < max(0.2 * seconds, LISTENING_SECONDS))
         if self.rhythm.due(flight.step, self.rhythm.log_every):

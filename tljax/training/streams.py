@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from tljax.objectives import Term
+from tljax.objectives.stream import StreamError
+from tljax.objectives.term import MAIN, SOURCE
 from tljax.types import Array, Batch, Key, Model, Output, Params
 
 Run = Callable[[Params, Any, int], tuple[Output, dict[str, Any], Params]]
@@ -19,6 +21,8 @@ def forward_streams(
 ) -> tuple[dict[str, Output], dict[str, dict[str, Any]], Params]:
     """The outputs and the tapped layers of every stream, and the statistics after all passes.
 
+    Raises `StreamError` for a stream that is not there, and for streams that cannot be one batch.
+
     >>> from tljax.objectives import stateless
     >>> term = stateless(lambda scene: (0.0, {}), "t", "a", "b", joint=("a", "b"))
     >>> run = lambda stats, x, number: (Output(x - x.mean(), x), {}, stats)
@@ -28,12 +32,14 @@ def forward_streams(
     """
     outputs: dict[str, Output] = {}
     layers: dict[str, dict[str, Any]] = {}
-    for number, names in enumerate(passes(objective)):
-        x, sizes = _joined([batches[name].x for name in names])
+    for number, streams in enumerate(passes(objective)):
+        names = [_known(name, batches, objective) for name in streams]
+        x, sizes = _joined({name: batches[name].x for name in names})
         output, tapped, stats = run(stats, x, number)
         for name, piece, tap in zip(names, _pieces(output._replace(stats=None), sizes), _pieces(tapped, sizes)):
             outputs[name], layers[name] = piece, tap
-    return {name: outputs[name] for name in objective.streams}, layers, stats
+    read = [_known(name, batches, objective) for name in objective.streams]
+    return {name: outputs[name] for name in read}, layers, stats
 
 
 def passes(objective: Term) -> list[tuple[str, ...]]:
@@ -75,10 +81,27 @@ def _missing(leaf: Any) -> bool:
     return leaf is None
 
 
-def _joined(parts: list[Any]) -> tuple[Any, list[int]]:
+def _known(name: str, batches: Mapping[str, Batch], objective: Term) -> str:
+    """By which name the step has a stream: the main one may be called "source"."""
+    known = SOURCE if name == MAIN and MAIN not in batches else name
+    if known not in batches:
+        found = ", ".join(map(repr, batches)) or "none"
+        raise StreamError(f"the objective {objective} reads the stream {name!r}; this step has: {found}")
+    return known
+
+
+def _joined(streams: Mapping[str, Any]) -> tuple[Any, list[int]]:
+    parts = list(streams.values())
     sizes = [jax.tree.leaves(part)[0].shape[0] for part in parts]
     if len(parts) == 1:
         return parts[0], sizes
+    shapes = {name: jax.tree.map(lambda leaf: list(leaf.shape[1:]), part) for name, part in streams.items()}
+    if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
+        found = ", ".join(f"{name!r} has {shape}" for name, shape in shapes.items())
+        raise StreamError(
+            f"streams that go through the model as one batch have examples of one shape; {found}: bring them to one "
+            "shape, or give each a pass of its own with separate(objective)"
+        )
     return jax.tree.map(lambda *leaves: _shuffled_in(leaves, math.gcd(*sizes)), *parts), sizes
 
 
