@@ -324,7 +324,7 @@ def test_other_mistakes():
         jan(kernels=(Gaussians(), 0.5))
     with pytest.raises(LabelError, match=r"afn\(radius=0\): radius=0; expected a number above 0"):
         afn(radius=0)
-    with pytest.raises(DomainError, match="swd needs one projection or more, found projections=0"):
+    with pytest.raises(DomainError, match="swd needs a whole number of projections, one or more; found projections=0"):
         swd(projections=0)
     with pytest.raises(DomainError, match="2 of the source, 1 of the target and 2 kernels"):
         joint_mmd([fs, gs], [ft])

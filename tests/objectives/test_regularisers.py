@@ -154,7 +154,7 @@ def test_rescaled_gradients_do_not_vanish_with_the_temperature():
 
 
 def test_distillation_names_what_is_wrong():
-    with pytest.raises(LabelError, match=r"\(2, 3\) of the student and \(2, 4\) of the teacher"):
+    with pytest.raises(LabelError, match=r"logits \[B, C\] and teacher_logits \[B, C\]; found \[2, 3\] and \[2, 4\]"):
         distillation_losses(jnp.zeros((2, 3)), jnp.zeros((2, 4)))
     with pytest.raises(LabelError, match=r"temperature=0[.]0; expected a number above 0"):
         distillation_losses(jnp.zeros((2, 3)), jnp.zeros((2, 3)), temperature=0.0)

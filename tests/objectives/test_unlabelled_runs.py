@@ -151,7 +151,7 @@ def test_the_main_stream_of_a_step_may_be_called_source():
         batches = {name: Batch(x, y), "target": Batch(2 * x)}
         found.append(jax.device_get(jax.jit(step.update)(step.init(params, batches, seed=0), batches)[1]))
     assert found[0] == found[1]
-    with pytest.raises(StreamError, match="mcc.. reads the stream 'target'; this step has: 'source'"):
+    with pytest.raises(StreamError, match=r"mcc\(\) reads the stream 'target'; this step has: 'source'"):
         step.init(params, {"source": Batch(x, y)}, seed=0)
 
 

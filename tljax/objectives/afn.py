@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from tljax.objectives.checks import above_zero
+from tljax.objectives.checks import above_zero, fitting
 from tljax.objectives.describe import describe
 from tljax.objectives.mean import added, weighted_mean, widened
 from tljax.objectives.stream import name_of
@@ -14,12 +14,15 @@ from tljax.types import Array
 def feature_norms(features: Array) -> Array:
     """The length of each row of `[B, D]`, `[B]`; at a row of zeros the gradient is 0.
 
+    Raises `LabelError` for features of another shape.
+
     >>> import jax, jax.numpy as jnp
     >>> print(feature_norms(jnp.array([[3.0, 4.0], [0.0, 0.0]])))
     [5. 0.]
     >>> print(jax.grad(lambda x: feature_norms(x).sum())(jnp.zeros((1, 2))))
     [[0. 0.]]
     """
+    fitting("the feature norm", features=(features, "B D"))
     squares = jnp.sum(jnp.square(widened(features)), axis=-1)
     long = squares > 0
     return jnp.where(long, jnp.sqrt(jnp.where(long, squares, 1)), 0)
@@ -69,7 +72,7 @@ def afn(*, delta: float = 1.0, radius: float | None = None, source: str = "sourc
     ``2 delta^2``, and what it is about: `source/feature_norm` and `target/feature_norm`, the mean lengths.
 
     Raises:
-        LabelError: a `radius` that is not above 0.
+        LabelError: a `radius` that is not above 0; features of another shape.
 
     Reference: Xu et al. 2019, arXiv:1811.07456.
 

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from tljax.objectives.checks import fitting
 from tljax.objectives.describe import describe
 from tljax.objectives.mean import widened
-from tljax.objectives.stream import LabelError, output_of
+from tljax.objectives.stream import output_of
 from tljax.objectives.term import Metrics, Scene, Term, stateless
 from tljax.types import Array
 
@@ -29,9 +30,8 @@ def batch_nuclear_norm(logits: Array) -> Array:
     >>> print(batch_nuclear_norm(1e3 * jnp.eye(4)).round(4), batch_nuclear_norm(jnp.zeros((4, 4))).round(4))
     1.0 0.25
     """
+    fitting("batch_nuclear_norm", logits=(logits, "B C"))
     logits = widened(logits)
-    if logits.ndim != 2:
-        raise LabelError(f"batch_nuclear_norm needs logits [B, C]; found {list(logits.shape)}")
     values = jnp.linalg.svd(jax.nn.softmax(logits), compute_uv=False)
     # Directions of no length at all: their slope would be an accident of rounding.
     floor = max(logits.shape) * jnp.finfo(values.dtype).eps * values[:1]

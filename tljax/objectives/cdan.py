@@ -36,12 +36,16 @@ def multilinear_map(features: Array, probabilities: Array) -> Array:
         features: `[B, D]`.
         probabilities: `[B, C]`. In CDAN no gradient goes through them.
 
+    Raises:
+        LabelError: arrays of other shapes.
+
     Reference: Long et al. 2018, arXiv:1705.10667.
 
     >>> import jax.numpy as jnp
     >>> print(multilinear_map(jnp.array([[1.0, 2.0]]), jnp.array([[0.25, 0.75]])))
     [[0.25 0.5  0.75 1.5 ]]
     """
+    fitting("multilinear_map", features=(features, "B D"), probabilities=(probabilities, "B K"))
     return (probabilities[:, :, None] * features[:, None, :]).reshape(features.shape[0], -1)
 
 
@@ -55,6 +59,9 @@ def randomized_map(features: Array, probabilities: Array, maps: tuple[Array, Arr
         probabilities: `[B, C]`.
         maps: R_f `[D, K]` and R_p `[C, K]`, drawn once from a standard normal distribution.
 
+    Raises:
+        LabelError: features or probabilities of other shapes.
+
     Reference: Long et al. 2018, arXiv:1705.10667.
 
     >>> import jax.numpy as jnp
@@ -62,6 +69,7 @@ def randomized_map(features: Array, probabilities: Array, maps: tuple[Array, Arr
     >>> print(randomized_map(jnp.array([[1.0, 2.0]]), jnp.array([[0.25, 0.75]]), maps))
     [[1.5 1.5 1.5 1.5]]
     """
+    fitting("randomized_map", features=(features, "B D"), probabilities=(probabilities, "B K"))
     left, right = (jnp.matmul(x, r, precision="highest") for x, r in zip((features, probabilities), maps))
     return left * right / math.sqrt(maps[0].shape[1])
 

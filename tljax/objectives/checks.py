@@ -11,6 +11,8 @@ from tljax.objectives.stream import LabelError
 def fitting(loss: str, **arrays: tuple[Any, str]) -> None:
     """Raises `LabelError` unless every array has the axes that are named for it, and a name one length throughout.
 
+    The classes, "C", are 2 or more: the softmax of one logit is 1, whatever that is.
+
     >>> fitting("agreement", first=(jnp.ones((2, 3)), "B C"), second=(jnp.ones((2, 4)), "B C"))
     Traceback (most recent call last):
     tljax.objectives.stream.LabelError: agreement needs first [B, C] and second [B, C]; found [2, 3] and [2, 4]
@@ -18,10 +20,12 @@ def fitting(loss: str, **arrays: tuple[Any, str]) -> None:
     lengths: dict[str, int] = {}
     for array, axes in arrays.values():
         names, shape = axes.split(), jnp.shape(array)
-        if len(names) != len(shape) or any(lengths.setdefault(n, size) != size for n, size in zip(names, shape)):
+        matched = len(names) == len(shape) and all(lengths.setdefault(n, size) == size for n, size in zip(names, shape))
+        if not matched or lengths.get("C", 2) < 2:
             needed = " and ".join(f"{name} [{axes.replace(' ', ', ')}]" for name, (_, axes) in arrays.items())
             found = " and ".join(str(list(jnp.shape(array))) for array, _ in arrays.values())
-            raise LabelError(f"{loss} needs {needed}; found {found}")
+            classes = "" if lengths.get("C", 2) > 1 else ", C 2 or more"
+            raise LabelError(f"{loss} needs {needed}{classes}; found {found}")
 
 
 def above_zero(term: str, **options: float) -> None:

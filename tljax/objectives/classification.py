@@ -54,7 +54,7 @@ def cross_entropy_losses(
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, safe)
     if class_weights is not None:
         losses = losses * jnp.take(weights[0], safe)
-    if label_smoothing:
+    if isinstance(label_smoothing, jax.core.Tracer) or label_smoothing:
         even = optax.safe_softmax_cross_entropy(logits, jnp.broadcast_to(weights / classes, logits.shape))
         losses = (1 - label_smoothing) * losses + label_smoothing * even
     # A label outside must not train some other class in silence: -1 would index the last one.
@@ -153,7 +153,7 @@ def binary_cross_entropy(
 
 
 def _check_smoothing(label_smoothing: float) -> None:
-    if not 0 <= label_smoothing <= 1:
+    if not isinstance(label_smoothing, jax.core.Tracer) and not 0 <= label_smoothing <= 1:
         raise LabelError(f"label_smoothing must lie in 0..1, found {label_smoothing}")
 
 

@@ -39,7 +39,7 @@ def direct_relationship(probabilities: Array, labels: Array, *, num_classes: int
      [0.125 0.875]]
     """
     p, labels = widened(probabilities), jnp.asarray(labels)
-    if p.ndim != 2 or labels.shape != p.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+    if p.ndim != 2 or not p.size or labels.shape != p.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise RelationshipError(
             f"a relationship needs probabilities [N, C0] and integer labels [N]; found {p.shape} and {labels.shape} "
             f"{labels.dtype}"

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tljax.objectives.checks import above_zero
+from tljax.objectives.checks import above_zero, fitting
 from tljax.objectives.describe import describe
-from tljax.objectives.entropy import log_probabilities
+from tljax.objectives.entropy import log_probabilities, tempered
 from tljax.objectives.mean import weighted_mean, widened
 from tljax.objectives.stream import LabelError, name_of, output_of, prefix
 from tljax.objectives.term import Metrics, Owned, Scene, Term
@@ -38,14 +38,10 @@ def distillation_losses(
     [0.1109]
     """
     above_zero("distillation", temperature=temperature)
-    if logits.ndim != 2 or logits.shape != teacher_logits.shape:
-        raise LabelError(
-            "distillation needs logits [B, C] of the same classes, "
-            f"found {logits.shape} of the student and {teacher_logits.shape} of the teacher"
-        )
+    fitting("distillation", logits=(logits, "B C"), teacher_logits=(teacher_logits, "B C"))
     student, teacher = widened(logits), widened(teacher_logits)
-    log_p = log_probabilities(teacher.astype(student.dtype) / temperature)
-    log_q = log_probabilities(student / temperature)
+    log_p = log_probabilities(tempered(teacher.astype(student.dtype), temperature))
+    log_q = log_probabilities(tempered(student, temperature))
     losses = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
     return losses * temperature**2 if rescaled else losses
 

@@ -48,9 +48,12 @@ def irm_penalty(logits: Array, labels: Array, weight: Array | None = None, *, fo
     if form == "product" and len(logits) < 2:
         raise DomainError("irm: the product is of the even and the odd rows; found a batch of one in a domain")
 
+    # A row that does not count must not reach the product with the scale: 0 times NaN is NaN.
+    counted = logits if weight is None else jnp.where(jnp.asarray(weight)[:, None] > 0, logits, 0)
+
     def slope(rows: slice) -> Array:
         def risk(scale: Array) -> Array:
-            losses = cross_entropy_losses(scale * logits[rows], labels[rows])
+            losses = cross_entropy_losses(scale * counted[rows], labels[rows])
             return weighted_mean(losses, None if weight is None else weight[rows])
 
         return jax.grad(risk)(jnp.ones((), logits.dtype))

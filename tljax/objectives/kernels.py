@@ -1,5 +1,6 @@
 """Gaussian kernels, and the maximum mean discrepancy that they measure."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,6 +35,11 @@ def check_kernels(term: str, *kernels: Gaussians) -> None:
     for kernel in kernels:
         if not isinstance(kernel, Gaussians):
             raise DomainError(f"{term}: a kernel is Gaussians(scales=(0.5, 1.0)) or the like; found {kernel!r}")
+        widths = [*kernel.scales, *(() if kernel.variance is None else (kernel.variance,))]
+        if not kernel.scales or not all(isinstance(w, jax.core.Tracer) or 0 < w < math.inf for w in widths):
+            raise DomainError(
+                f"{term}: a kernel has one scale or more, and they and its variance are above 0; found {kernel}"
+            )
 
 
 def squared_distances(x: Array, y: Array) -> Array:

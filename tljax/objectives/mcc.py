@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from tljax.objectives.checks import above_zero, fitting
 from tljax.objectives.describe import describe
-from tljax.objectives.entropy import entropies, log_probabilities
+from tljax.objectives.entropy import entropies, log_probabilities, tempered
 from tljax.objectives.mean import widened
 from tljax.objectives.stream import output_of
 from tljax.objectives.term import MAIN, SOURCE, Metrics, Scene, Term, stateless
@@ -34,7 +34,7 @@ def minimum_class_confusion(logits: Array, *, temperature: float = 2.5) -> Array
     """
     fitting("minimum_class_confusion", logits=(logits, "B C"))
     above_zero("minimum_class_confusion", temperature=temperature)
-    logits = widened(logits) / temperature
+    logits = tempered(widened(logits), temperature)
     logs = log_probabilities(logits)
     weights = jax.lax.stop_gradient(jnp.log1p(jnp.exp(-entropies(logits, epsilon=1e-5))))
     # Row i of M sums to sum_b w_b p_bi: divided by that, its diagonal is the mean of p_i with shares w_b p_bi. The

@@ -21,6 +21,6 @@ def squared_spectrum(loss: str, features: Array, k: int) -> Array:
     """
     if features.ndim != 2:
         raise SpectrumError(f"{loss} needs features [B, D], found {features.shape}")
-    if not 1 <= k <= min(features.shape):
+    if k != int(k) or not 1 <= k <= min(features.shape):
         raise SpectrumError(f"{loss}: k={k}; features {features.shape} have {min(features.shape)} singular values")
     return jnp.square(jnp.linalg.svd(widened(features), compute_uv=False))

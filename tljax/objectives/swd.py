@@ -68,8 +68,8 @@ def swd(*, projections: int = 128, source: str = "source", target: str = "target
 
 
 def _check_lines(projections: int, of: str) -> None:
-    if projections < 1:
-        raise DomainError(f"{of} needs one projection or more, found projections={projections}")
+    if projections != int(projections) or projections < 1:
+        raise DomainError(f"{of} needs a whole number of projections, one or more; found projections={projections}")
 
 
 def _pairing(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -282,9 +282,7 @@ def _scale(factor: "float | Schedule", term: Term) -> Term:
 
     inner = f"({term})" if " + " in term.description else str(term)
     schedules = ((f"the factor of {text} * {inner}", factor),) if callable(factor) else ()
-    return dataclasses.replace(
-        term, apply=apply, description=f"{text} * {inner}", schedules=schedules + term.schedules
-    )
+    return dataclasses.replace(term, apply=apply, description=f"{text} * {inner}", schedules=schedules + term.schedules)
 
 
 def _factor_text(factor: Any) -> str:

@@ -172,8 +172,8 @@ def _run(prepared: Prepared, params: Params, seed: Any, rate: Any, called: float
             _feeds(prepared, run, peers) as feeds,
         ):
             loop = Loop(
-                prepared.program, prepared.objective, prepared.streams, prepared.valid, feeds, prepared.rhythm, log, checkpoints, tell,
-                prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked,
+                prepared.program, prepared.objective, prepared.streams, prepared.valid, feeds, prepared.rhythm, log,
+                checkpoints, tell, prepared.choices.monitor, _examples_per_step(prepared), prepared.choices.stacked,
                 prepared.choices.stacked or prepared.tolerant, peers, options.patience is not None, called, compiling,
                 seconds,
             )  # fmt: skip

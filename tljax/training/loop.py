@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from tljax.checkpoints.run import RunCheckpoints
-from tljax.objectives import Term
 from tljax.evaluation.progress import Tell
+from tljax.objectives import Term
 from tljax.processes import is_first, several
 from tljax.training.agreement import Notice, Peers
 from tljax.training.choosing import Chooser
