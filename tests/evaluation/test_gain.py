@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tljax.evaluation import StatisticsError, paired_gain, verdict
+from tljax.evaluation import StatisticsError, negative_transfer, paired_gain, verdict
 from tljax.evaluation.gain import MOST_SEEDS, seeds_to_decide
 from tljax.evaluation.statistics import interval
 
@@ -30,6 +30,24 @@ def test_hurt_is_negative_transfer():
     assert found.outcome == "hurt"
     assert "hurt (negative transfer): accuracy is 30.0 points worse than with k-NN" in found.sentence
     assert "−32.5 to −27.5" in found.sentence
+
+
+def test_equal_differences_decide_only_where_the_values_are_fine_enough():
+    few, many = (paired_gain([0.5, 0.5], [0.4, 0.4], resolution=1 / n) for n in (10, 10_000))
+    assert (verdict(few).outcome, verdict(many).outcome) == ("undecided", "helped")
+    assert verdict(few).more_seeds == 2  # of three the half-width would be 10.1 points
+    assert negative_transfer(paired_gain([0.4, 0.4], [0.5, 0.5], resolution=0.1)) == "weak"
+    wide = [0.1, 0.3, -0.2]
+    assert paired_gain(wide, [0.0] * 3, resolution=0.1) == paired_gain(wide, [0.0] * 3)
+
+
+@pytest.mark.slow
+def test_two_seeds_of_few_examples_are_seldom_decided_by_chance():
+    """Two methods of the same accuracy: decided in 5 % of all cases at the most, where the interval is true."""
+    rng = np.random.default_rng(0)
+    pairs = rng.binomial(10, 0.6, (1000, 2, 2)) / 10
+    found = [verdict(paired_gain(a, b, resolution=0.1, resamples=10)).outcome for a, b in pairs]
+    assert np.mean([outcome != "undecided" for outcome in found]) < 0.05
 
 
 def test_undecided_says_how_many_seeds_would_decide():

@@ -41,10 +41,11 @@ class Interval(NamedTuple):
         return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}] ({self.level:.0%}, n = {self.n})"
 
 
-def interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
+def interval(values: Sequence[float], *, level: float = 0.95, least_spread: float = 0.0) -> Interval:
     """Student's t-interval of the mean of `values`: ``mean ± t s / sqrt(n)``, with ``n - 1`` in `s`.
 
     Of one value the interval is undefined: its bounds are NaN, as they are where a value is NaN or infinite.
+    `least_spread`: what s is at the least, for values that come in steps and are equal by chance; see `paired_gain`.
 
     Raises:
         StatisticsError: no values, more than one axis, or a level outside (0, 1).
@@ -59,7 +60,7 @@ def interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
     if n == 1:
         return Interval(mean, math.nan, math.nan, level, n)
     with np.errstate(invalid="ignore"):  # inf among the values: no interval, and no warning
-        spread = float(array.std(ddof=1))
+        spread = float(np.maximum(array.std(ddof=1), least_spread))
     half = t_quantile(level, n - 1) * spread / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, level, n)
 

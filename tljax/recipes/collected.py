@@ -74,10 +74,16 @@ class Collected:
         """One value for each draw of labels: the mean over its training seeds."""
         return [float(np.mean(runs)) for runs in self.values(method, shots, metric)]
 
+    @property
+    def _step(self) -> float:
+        """In which steps the main metric comes: the accuracy in those of an example, an error in none."""
+        return 0.0 if self.target.regression else 1 / len(self.target.test)
+
     def _verdict(self) -> dict[str, Any]:
         shots, method = self.settings.labels_per_class, self.settings.method
         a, b = (self.means(name, shots, self.main) for name in (method, BASELINE))
-        found = verdict(paired_gain(a, b, higher_is_better=not self.target.regression), metric=self.main)
+        better = not self.target.regression
+        found = verdict(paired_gain(a, b, higher_is_better=better, resolution=self._step), metric=self.main)
         judged = {"method": method, "shots": shots, "metric": self.main}
         return {"outcome": found.outcome, "sentence": found.sentence} | judged
 
@@ -102,7 +108,7 @@ class Collected:
     def _summary(self, method: str, shots: int) -> dict[str, Any]:
         values = self.means(method, shots, self.main)
         gains = {
-            other: gain_over(other, values, self.means(other, shots, self.main), self.main)
+            other: gain_over(other, values, self.means(other, shots, self.main), self.main, resolution=self._step)
             for other in REFERENCES
             if other in self.table and other != method
         }

@@ -85,8 +85,10 @@ def mean_of(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": or_none(found.mean), "half_width": or_none(found.half_width)}
 
 
-def gain_over(baseline: str, values: Sequence[float], base: Sequence[float], metric: str) -> dict[str, Any]:
-    """The paired gain over the method `baseline`, one value a seed, as JSON values.
+def gain_over(
+    baseline: str, values: Sequence[float], base: Sequence[float], metric: str, *, resolution: float = 0.0
+) -> dict[str, Any]:
+    """The paired gain over the method `baseline`, one value a seed, as JSON values; `resolution` as of `paired_gain`.
 
     `outcome` is helped, hurt or undecided; `negative` the flag of negative transfer.
 
@@ -94,7 +96,8 @@ def gain_over(baseline: str, values: Sequence[float], base: Sequence[float], met
     >>> found["mean"], found["outcome"], found["negative"]
     (-0.1875, 'undecided', 'weak')
     """
-    gain = paired_gain(values, base, higher_is_better=metric not in ("rmse", "mae", "nll"))
+    better = metric not in ("rmse", "mae", "nll")
+    gain = paired_gain(values, base, higher_is_better=better, resolution=resolution)
     return {
         "over": baseline,
         "mean": or_none(gain.mean),

@@ -1,5 +1,6 @@
 """Which numbers of two runs belong together: the same draw of labels of one task."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,7 +67,15 @@ def paired(first: Run, second: Run, methods: tuple[str, str], shots: Any, metric
     if not both:
         return Pairs(None, left)
     better = metric_called(metric).higher_is_better is not False
-    return Pairs(paired_gain([b[d] for d in both], [a[d] for d in both], higher_is_better=better), left)
+    step = _step(cells(second.results, methods[1], shots), metric)
+    gain = paired_gain([b[d] for d in both], [a[d] for d in both], higher_is_better=better, resolution=step)
+    return Pairs(gain, left)
+
+
+def _step(cells: Sequence[Mapping[str, Any]], metric: str) -> float:
+    """In which steps the accuracy comes; 0 where that was not recorded, or for another metric."""
+    known = [cell["confusion"] for cell in cells if cell.get("confusion")]
+    return 1 / float(np.sum(known[0])) if known and metric == "accuracy" else 0.0
 
 
 def _by_draw(results: Results, method: str, shots: Any, metric: str) -> dict[tuple[int, Any], float]:

@@ -85,7 +85,7 @@ def _values(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> list[fl
 
 def _summary(cells: Mapping[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:
     own, base = cells[name], cells[BASELINE]
-    gain = None if name == BASELINE else gain_over(BASELINE, _values(own), _values(base), METRIC)
+    gain = None if name == BASELINE else gain_over(BASELINE, _values(own), _values(base), METRIC, resolution=_step(own))
     more = {
         key: mean_of([or_nan(cell[key]) for cell in own]) for key in ("source_test", "last", "oracle", "a_distance")
     }
@@ -99,6 +99,11 @@ def _summary(cells: Mapping[str, list[dict[str, Any]]], name: str) -> dict[str, 
     } | more
 
 
+def _step(cells: Sequence[Mapping[str, Any]]) -> float:
+    """In which steps the accuracy comes."""
+    return 1 / float(np.sum(cells[0]["test"]["confusion"]))
+
+
 def _recall_gains(own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
     """The paired gain in each class's recall; None for a class without test examples."""
     matrices = [np.asarray([cell["test"]["confusion"] for cell in found], np.float64) for found in (own, base)]
@@ -108,7 +113,7 @@ def _recall_gains(own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, 
             found.append(None)
             continue
         shares = [[float(m[c, c] / m[c].sum()) for m in stack] for stack in matrices]
-        gain = gain_over(BASELINE, shares[0], shares[1], METRIC)
+        gain = gain_over(BASELINE, shares[0], shares[1], METRIC, resolution=1 / matrices[0][0, c].sum())
         found.append({key: gain[key] for key in ("mean", "low", "high", "outcome")})
     return found
 
@@ -116,7 +121,7 @@ def _recall_gains(own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, 
 def _verdict(cells: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Whether the first method is better than training on the source alone."""
     judged = next(iter(cells))
-    gain = paired_gain(_values(cells[judged]), _values(cells[BASELINE]))
+    gain = paired_gain(_values(cells[judged]), _values(cells[BASELINE]), resolution=_step(cells[judged]))
     said = verdict(gain, metric=METRIC, baseline="training on the source alone", subject="Adaptation")
     return {
         "method": judged, "shots": "all", "metric": METRIC, "outcome": said.outcome, "sentence": said.sentence,

@@ -63,10 +63,17 @@ def _values(result: Mapping[str, Any], metric: str) -> list[float]:
     return [float(cell["test"][metric]) for cell in result["cells"]]
 
 
+def _step(result: Mapping[str, Any]) -> float:
+    """In which steps the accuracy comes."""
+    return 1 / float(np.sum(result["cells"][0]["test"]["confusion"]))
+
+
 def _summary(found: Mapping[str, Mapping[str, Any]], name: str, shots: Any) -> dict[str, Any]:
     result = found[name]
     gains = {
-        other: gain_over(other, _values(result, METRIC), _values(found[other], METRIC), METRIC)
+        other: gain_over(
+            other, _values(result, METRIC), _values(found[other], METRIC), METRIC, resolution=_step(result)
+        )
         for other in REFERENCES
         if other in found and other != name
     }
@@ -85,7 +92,8 @@ def _summary(found: Mapping[str, Mapping[str, Any]], name: str, shots: Any) -> d
 def _verdict(settings: FinetuneSettings, found: Mapping[str, Mapping[str, Any]], shots: Any) -> dict[str, Any]:
     """Whether the first method that is no probe is better than the probe."""
     judged = next((name for name in settings.methods if name != BASELINE), BASELINE)
-    gain = paired_gain(_values(found[judged], METRIC), _values(found[BASELINE], METRIC))
+    own, base = (_values(found[name], METRIC) for name in (judged, BASELINE))
+    gain = paired_gain(own, base, resolution=_step(found[judged]))
     subject = label(judged)
     said = verdict(
         gain, metric=METRIC, baseline="a linear probe of the frozen model", subject=subject[0].upper() + subject[1:]
