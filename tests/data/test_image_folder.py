@@ -58,7 +58,22 @@ def test_pixels_of_unusual_modes(files: SimpleNamespace, tmp_path: Path) -> None
     np.testing.assert_array_equal(read_folder(tmp_path).x["train"][2], rgb)
     palette = image.fromarray(rgb).quantize(4)
     palette.save(tmp_path / "grey" / "3.png", transparency=1)
-    np.testing.assert_array_equal(read_folder(tmp_path).x["train"][3], np.asarray(palette.convert("RGB")))
+    raw = read_folder(tmp_path)
+    np.testing.assert_array_equal(raw.x["train"][3], np.asarray(palette.convert("RGB")))
+    assert raw.notes[1:] == (
+        "1 of 4 images have 16 bits a pixel and were read as 8, 65535 as 255",
+        "2 of 4 images have an alpha channel, which was not read",
+    )
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "floats"), (np.int32, "integers of 32 bits")])
+def test_pixels_whose_scale_is_not_known(dtype: type, kind: str, files: SimpleNamespace, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    files.image(tmp_path / "a" / "1.png", files.pixels[0])
+    (tmp_path / "b").mkdir()
+    image.fromarray(np.arange(20, dtype=dtype).reshape(5, 4)).save(tmp_path / "b" / "1.tif")
+    with pytest.raises(DataError, match=rf"the pixels of '.*1\.tif' are {kind}, here from 0 to 19; .* npz file"):
+        read_folder(tmp_path)
 
 
 def test_pictures_stand_upright(files: SimpleNamespace, tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ class Picture(NamedTuple):
     size: tuple[int, int]
     """Height and width, upright."""
     grey: bool
+    deep: bool
+    """More than 8 bits for each number."""
+    alpha: bool
 
 
 def read_folder(
@@ -31,12 +34,14 @@ def read_folder(
 ) -> Raw:
     """The images of a folder, uint8 `[N, H, W, C]`, with the names of the class folders in natural order.
 
-    Grey where every image is grey, else RGB; transparency is dropped. Images of other sizes are resized
-    (bilinear, antialiased) to `size`, or else to the most common size; the notes say how many. With `prepare` each
-    Pillow image is made into an array by it, and nothing else is done to it.
+    Grey where every image is grey, else RGB; transparency is dropped, and of 16 bits the upper 8 are kept: 65535 is
+    white. Images of other sizes are resized (bilinear, antialiased) to `size`, or else to the most common size. The
+    notes say of how many images any of this is true. With `prepare` each Pillow image is made into an array by it, and
+    nothing else is done to it.
 
     Raises:
-      DataError: there are no class folders, one is empty, or a file is no image (it is named).
+      DataError: there are no class folders, one is empty, a file is no image (it is named), or its pixels are floats or
+        integers of 32 bits, whose black and white nobody knows.
     """
     pillow()
     parts, classes = parts_and_classes(folder)
@@ -97,6 +102,11 @@ def _notes(
     greys = sum(picture.grey for picture in everything)
     if not grey and greys:
         yield f"{greys} of {len(everything)} images are grey and were read as RGB"
+    deep, alpha = sum(picture.deep for picture in everything), sum(picture.alpha for picture in everything)
+    if deep:
+        yield f"{deep} of {len(everything)} images have 16 bits a pixel and were read as 8, 65535 as 255"
+    if alpha:
+        yield f"{alpha} of {len(everything)} images have an alpha channel, which was not read"
 
 
 def _ignored(folder: Path, parts: dict[str, Path]) -> Iterator[str]:
@@ -163,7 +173,9 @@ def _header(path: Path) -> Picture:
         with pillow().open(path) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            return Picture(path, (width, height) if turned else (height, width), image.mode in _GREY)
+            size = (width, height) if turned else (height, width)
+            alpha = image.mode[-1] in "Aa" or "transparency" in image.info
+            return Picture(path, size, image.mode in _GREY, image.mode.startswith("I"), alpha)
 
 
 def _stack(pictures: list[Picture], shape: tuple[int, int], grey: bool) -> np.ndarray:
@@ -191,6 +203,13 @@ def open_image(path: Path, grey: bool = False) -> Any:
         warnings.simplefilter("ignore")
         with pillow().open(path) as opened:
             image = ImageOps.exif_transpose(opened)
+            if opened.mode == "F" or (opened.mode == "I" and opened.format == "TIFF"):
+                low, high = opened.getextrema()
+                kind = "floats" if opened.mode == "F" else "integers of 32 bits"
+                raise DataError(
+                    f"the pixels of '{path}' are {kind}, here from {low:g} to {high:g}; which are black and white is "
+                    "not known: save images with 8 or 16 bits a pixel, or arrays in an npz file"
+                )
             if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion to 8 cuts off instead of scaling
                 image = pillow().fromarray((np.asarray(image, np.float32) / 257).clip(0, 255).astype(np.uint8))
             if "transparency" in image.info:
