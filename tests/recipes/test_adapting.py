@@ -19,6 +19,7 @@ from tljax.recipes.adapting.setup import load_setup
 from tljax.recipes.adapting.train import best_on_test, optimizer, train
 from tljax.recipes.evaluated import run_evaluate
 from tljax.recipes.reported import run_report
+from tljax.training import NonFiniteError
 from tljax.types import TljaxError
 
 
@@ -261,6 +262,15 @@ def test_more_seeds_are_added_and_changed_data_refused(pair, tmp_path: pathlib.P
     np.savez(pair["target"], **blobs(2.0, seed=2))
     with pytest.raises(RunError, match=r"a run from before '.*target\.npz' changed"):
         run("grown", seeds=2)
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_and_leaves_the_folder_to_other_settings(pair, tmp_path: pathlib.Path):
+    given = pair | TINY | {"run_dir": str(tmp_path / "run"), "seeds": 1}
+    with pytest.raises(NonFiniteError, match=r"^9e\+08\*afn.*, seed 0: .* became NaN .* Nothing had been saved"):
+        run_adapt(adapt_settings(given | {"method": "9e8*afn(delta=1e30)"}), show=False)
+    assert sorted(entry.name for entry in (tmp_path / "run").iterdir()) == ["config.json", "files.json"]
+    assert run_adapt(adapt_settings(given), show=False).results["cells"]
 
 
 @pytest.mark.slow

@@ -2,12 +2,13 @@
 
 import json
 import pathlib
+from types import SimpleNamespace
 
 import pytest
 
 from tljax.checkpoints.run import RunError
 from tljax.recipes import contents
-from tljax.recipes.folder import claim_folder, read_results
+from tljax.recipes.folder import claim_folder, read_results, results_of
 
 NOW, OTHER = {"source": "digits"}, {"source": "digtis"}
 
@@ -17,6 +18,7 @@ def begun(tmp_path: pathlib.Path) -> pathlib.Path:
     """A folder in which something has been trained."""
     claim_folder(tmp_path, NOW, resume=True)
     (tmp_path / "pretrain").mkdir()
+    (tmp_path / "pretrain" / "metrics.jsonl").write_text("")
     return tmp_path
 
 
@@ -95,15 +97,32 @@ def test_of_large_files_size_and_ends_count(tmp_path, monkeypatch):
 
 def test_more_seeds_go_on_in_the_same_folder(tmp_path):
     def claim(**config):
-        claim_folder(tmp_path, config, resume=True, grows=("seeds",))
+        return claim_folder(tmp_path, config, resume=True, grows=("seeds",))
 
-    claim(steps=5, seeds=2)
+    assert claim(steps=5, seeds=2) is False
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(RunError, match="steps"):
         claim(steps=6, seeds=3)
     with pytest.raises(RunError, match="seeds"):
         claim(steps=5, seeds=1)
-    assert (tmp_path / "results.json").exists()
-    claim(steps=5, seeds=3)
-    assert not (tmp_path / "results.json").exists()
-    assert json.loads((tmp_path / "config.json").read_text()) == {"steps": 5, "seeds": 3}
+    assert claim(steps=5, seeds=3) is True
+    assert claim(steps=5, seeds=2) is False
+
+
+def test_the_results_of_fewer_seeds_stay_until_those_of_more_are_there(tmp_path):
+    def results(seeds, compute):
+        config = {"steps": 5, "seeds": seeds}
+        settings = SimpleNamespace(folder=tmp_path, described=lambda: config, resume=True, GROWS=("seeds",))
+        return results_of(settings, compute, say=lambda text: None)
+
+    def killed():
+        raise KeyboardInterrupt
+
+    two, three = {"summary": [2]}, {"summary": [3]}
+    assert results(2, lambda: two) == two
+    with pytest.raises(KeyboardInterrupt):
+        results(3, killed)
+    assert results(2, killed) == two
+    assert results(3, lambda: three) == three == results(3, killed)
+    with pytest.raises(RunError, match="seeds: was 3, now 2"):
+        results(2, killed)

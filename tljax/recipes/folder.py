@@ -15,12 +15,12 @@ FILES = "files.json"
 
 def claim_folder(
     folder: pathlib.Path, config: Mapping[str, Any], *, resume: bool, grows: Sequence[str] = ()
-) -> None:  # fmt: skip
-    """Make `folder` this run's own, or recognise it as such.
+) -> bool:  # fmt: skip
+    """Make `folder` this run's own, or recognise it as such; whether it holds a smaller run, which is to grow.
 
     A folder in which nothing has been computed yet, because the data were wrong at first, has nothing to lose. Where
-    only numbers that `grows` names are larger than those of the run there, it goes on from what is there, and its
-    results are to be found anew.
+    only numbers that `grows` names are larger than those of the run there, it goes on from what is there; that run's
+    results and settings stay until the new results take their place.
 
     Raises:
       RunError: it holds a run of another configuration (the differences are listed) or of files that have changed
@@ -32,7 +32,7 @@ def claim_folder(
     if fresh or not _begun(folder):
         write_atomically(folder / FILES, json.dumps(files, indent=1))
         write_atomically(file, json.dumps(config, indent=1))
-        return
+        return False
     if not resume:
         raise RunError(
             f"{folder} holds a run already; choose another --run-dir, or leave out --no-resume to continue it"
@@ -55,9 +55,7 @@ def claim_folder(
             f"{folder} holds a run from before {', '.join(map(repr, changed))} changed; choose another --run-dir for a "
             "new one"
         )
-    if more:
-        (folder / "results.json").unlink(missing_ok=True)
-        write_atomically(file, json.dumps(config, indent=1))
+    return bool(more)
 
 
 def _number(value: Any) -> float:
@@ -75,15 +73,18 @@ def results_of(settings: Any, compute: Callable[[], dict[str, Any]], *, say: Cal
       RunError: as `claim_folder`.
     """
     grows = getattr(settings, "GROWS", ())
-    by_first(lambda: claim_folder(settings.folder, settings.described(), resume=settings.resume, grows=grows))
-    file, found = settings.folder / "results.json", from_first(lambda: read_results(settings.folder))
-    if found is not None:
-        say(f"{settings.folder} holds this run complete; what is written from its results is written anew")
+    folder, config = settings.folder, settings.described()
+    smaller = from_first(lambda: claim_folder(folder, config, resume=settings.resume, grows=grows))
+    file, found = folder / "results.json", from_first(lambda: read_results(folder))
+    if found is not None and not smaller:
+        say(f"{folder} holds this run complete; what is written from its results is written anew")
         return found
-    if from_first(file.exists):
+    if found is None and from_first(file.exists):
         say(f"{file} is damaged; working it out again from what else is there")
     computed = compute()
     by_first(lambda: write_atomically(file, json.dumps(computed, indent=1)))
+    if smaller:
+        by_first(lambda: write_atomically(folder / "config.json", json.dumps(config, indent=1)))
     return from_first(lambda: computed)
 
 
@@ -94,8 +95,8 @@ def read_results(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _begun(folder: pathlib.Path) -> bool:
-    """Whether anything but the settings is there."""
-    return any(entry.name not in ("config.json", FILES) for entry in folder.iterdir())
+    """Whether any file but the settings is there."""
+    return any(entry.is_file() and entry.name not in ("config.json", FILES) for entry in folder.rglob("*"))
 
 
 def read_object(file: pathlib.Path) -> dict[str, Any] | None:

@@ -6,7 +6,9 @@ All methods get the same starts, order of the source's examples, steps and optim
 import functools
 import pathlib
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +25,7 @@ from tljax.recipes.adapting.methods import VIEWS, Approach
 from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.adapting.setup import Setup
 from tljax.recipes.timing import Timing, stopwatch
-from tljax.training import Result, fit
+from tljax.training import NonFiniteError, Result, fit
 from tljax.tree import select
 from tljax.types import Params
 
@@ -59,7 +61,8 @@ def train(setup: Setup, method: Approach, folder: pathlib.Path, show: bool) -> l
     begun, runs, seconds = from_first(folder.exists), [], []
     with stopwatch() as spent:
         for seed in setup.starts:
-            result = _fitted(setup, method, seed, folder, show)
+            with _told_of(method, seed, folder / f"seed_{seed}"):
+                result = _fitted(setup, method, seed, folder, show)
             seconds += [] if result.step_seconds is None else [result.step_seconds]
             params, last = at_hand((result.params, result.last))
             runs.append(Trained(seed, params, last, int(result.best_step), float(result.best_value), result.history))
@@ -69,6 +72,25 @@ def train(setup: Setup, method: Approach, folder: pathlib.Path, show: bool) -> l
             method.name, spent, step_seconds=float(np.median(seconds)) if seconds else None
         )
     return runs
+
+
+@contextmanager
+def _told_of(method: Approach, seed: int, folder: pathlib.Path) -> Iterator[None]:
+    """A run that fails is named; of one that had saved nothing nothing stays, so that other settings may follow."""
+    try:
+        yield
+    except NonFiniteError as error:
+        by_first(lambda: _cleared(folder))
+        raise NonFiniteError(f"{method.name}, seed {seed}: {error}") from error
+
+
+def _cleared(folder: pathlib.Path) -> None:
+    if any(entry.name.isdigit() for entry in (folder / "checkpoints").iterdir()):
+        return
+    shutil.rmtree(folder)
+    for outer in (folder.parent, folder.parent.parent):  # those of the method and of all methods
+        if not any(outer.iterdir()):
+            outer.rmdir()
 
 
 def folder_of(folder: pathlib.Path, number: int, method: Approach) -> pathlib.Path:
