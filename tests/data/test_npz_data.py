@@ -44,6 +44,9 @@ def test_npz_classes_and_groups(files: SimpleNamespace, tmp_path: Path) -> None:
         load(path)
     with pytest.raises(DataError, match="holds no arrays 'c_x' and 'c_y'; groups in it: 'a', 'b'"):
         load(f"{path}#c")
+    np.savez_compressed(path, train_y=files.labels, test_x=files.pixels, test_y=files.labels)
+    with pytest.raises(DataError, match="holds 'train_y' without inputs, which are called train_x"):
+        load(path)
 
 
 def test_npz_that_is_no_data_set(files: SimpleNamespace, tmp_path: Path) -> None:

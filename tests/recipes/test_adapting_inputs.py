@@ -36,6 +36,11 @@ class Streams(nnx.Module):
 def broken(num_classes):
     return "no module"
 
+def fails(num_classes):
+    raise KeyError("boo")
+
+NUMBER = 5
+
 class Raises(nn.Module):
     num_classes: int
 
@@ -62,11 +67,17 @@ def test_a_module_of_ones_own(tmp_path: pathlib.Path):
     starts = [model.init(jax.random.key(seed), jnp.zeros((1, 2))) for seed in (0, 1)]
     assert starts[0]["head"]["kernel"].shape == (6, 5)
     assert not np.array_equal(*(params["head"]["kernel"] for params in starts))
+    (tmp_path / "wrong.py").write_text("x = y + 1")
+    (tmp_path / "ends.py").write_text("raise SystemExit(3)")
     for spec, message in (
-        (f"{file}:Streams(wdith=6)", "unexpected keyword argument"),
+        (f"{file}:Streams(wdith=6)", "Streams takes no 'wdith'; did you mean 'width'"),
+        (f"{file}:NUMBER", "NUMBER is 5; expected a class or function"),
+        (f"{file}:fails", "called with num_classes=5; KeyError: 'boo'"),
+        (f"{tmp_path}/wrong.py:Net", "wrong.py cannot be imported: NameError: name 'y' is not defined"),
+        (f"{tmp_path}/ends.py:Net", "ends.py cannot be imported: SystemExit: 3"),
         (f"{file}:Nett", "defines no 'Nett'"),
         (f"{file}:broken", "gives str; expected a Linen"),
-        (f"{file}:Net(wdith=3)", "unexpected keyword argument"),
+        (f"{file}:Net(wdith=3)", "Net takes no 'wdith'; did you mean 'width'"),
         (f"{tmp_path}/other.py:Net", "cannot be imported"),
         ("no.such.module:Net", "cannot be imported"),
         (str(file), r"is a file; say which of its models is meant, as .*nets\.py:NAME"),

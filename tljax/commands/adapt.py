@@ -44,7 +44,7 @@ def _add_data(group: Any) -> None:
         metavar="DATA",
         help="labelled examples of the target to test on; those of --target need no labels then, and none are read",
     )
-    add("--label", metavar="COLUMN", help="the label column of tables (default: by name)")
+    add("--label", metavar="COLUMN", help="the label column of tables: its name, or number from 0 (default: by name)")
     add("--text", metavar="COLUMN", help="the column of sentences (default: by name)")
     add("--max-length", type=int, metavar="N", help="tokens of a sentence (default: cuts one in a hundred at most)")
     add("--image-size", type=int, metavar="N", help="resize images to N x N (default: the model's or the source's)")

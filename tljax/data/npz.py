@@ -111,6 +111,10 @@ def _advice(keys: Sequence[str], group: str | None) -> str:
     if group is not None:
         near = quoted(nearest(group, groups) or groups)
         return f"holds no arrays '{group}_x' and '{group}_y'; groups in it: {near}"
+    first, second = (_key(keys, "train", names) for names in (INPUTS, TARGETS))
+    if bool(first) != bool(second):
+        what = "labels" if first else "inputs"
+        return f"holds '{first or second}' without {what}, which are called {'train_y' if first else 'train_x'}"
     if groups:
         some = f"several groups, {quoted(groups)}; choose one" if len(groups) > 1 else "one group alone; choose it"
         return f"holds {some} by writing '#{groups[0]}' behind the name"

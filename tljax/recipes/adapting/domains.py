@@ -225,7 +225,7 @@ def _noting_columns(target: Task, domains: Domains) -> Task:
     if parts[0].ndim != 2 or not all(map(len, parts)):
         return target
     narrow, wide = np.sort([np.std(x, axis=0) for x in parts], axis=0)
-    names = domains.source.features or [f"column {i + 1}" for i in range(len(wide))]
+    names = domains.source.features or [f"column {i}" for i in range(len(wide))]
     found = [names[i] for i in np.flatnonzero((narrow > 0) & (wide >= SCALES * narrow))]
     note = (
         f"{len(found)} of {len(wide)} columns spread {SCALES:g} times as wide or more in one domain as in the other, "

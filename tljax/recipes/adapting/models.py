@@ -13,8 +13,8 @@ from flax import nnx
 
 from tljax.models import build, from_flax, from_nnx
 from tljax.recipes.adapting.expression import Call, read_call
-from tljax.recipes.options import SettingsError
-from tljax.types import Model
+from tljax.recipes.options import SettingsError, did_you_mean
+from tljax.types import Model, TljaxError
 
 
 def model_of(spec: str, num_classes: int) -> Model:
@@ -43,14 +43,25 @@ def _made(call: Call, spec: str, num_classes: int) -> Model:
     if not hasattr(module, name):
         raise SettingsError(f"model {spec!r}: {where} defines no {name!r}")
     own = getattr(module, name)
+    if not callable(own):
+        raise SettingsError(f"model {spec!r}: {name} is {own!r:.60}; expected a class or function that makes a model")
+    takes = inspect.signature(_init_of(own)).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        for option in call.options:
+            if option not in takes:
+                raise SettingsError(f"model {spec!r}: {name} takes no {option!r}{did_you_mean(option, takes)}")
     maker = functools.partial(own, num_classes=num_classes, **call.options)
     try:
-        if "rngs" in inspect.signature(_init_of(own)).parameters:
+        if "rngs" in takes:
             maker(rngs=nnx.Rngs(0))  # a call that fails is told as one of the user's function
             return from_nnx(lambda rngs: maker(rngs=rngs), name=name)
         return _as_model(maker(), spec)
-    except TypeError as error:
-        raise SettingsError(f"model {spec!r}: it is called with num_classes={num_classes}; {error}") from error
+    except TljaxError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        raise SettingsError(
+            f"model {spec!r}: it is called with num_classes={num_classes}; {type(error).__name__}: {error}"
+        ) from error
 
 
 def _init_of(own: Any) -> Any:
@@ -69,8 +80,8 @@ def _module(where: str, spec: str) -> Any:
         module = sys.modules[file.stem] = importlib.util.module_from_spec(found)  # dataclasses look it up there
         found.loader.exec_module(module)
         return module
-    except (ImportError, OSError, SyntaxError, ValueError) as error:
-        raise SettingsError(f"model {spec!r}: {where} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
+        raise SettingsError(f"model {spec!r}: {where} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _as_model(made: Any, spec: str) -> Model:
