@@ -52,6 +52,11 @@ def test_the_label_column_is_selectable(files: SimpleNamespace, tmp_path: Path) 
         ("a,b,label\n", "has a header and no rows"),
         ("a,label\n1,0\n2\n", "line 3 has 1 cells, the first has 2"),
         ("a,label\n1,0\nred,1\n", "line 3, column 'a' is 'red'; features must be numbers: fill, encode or drop it"),
+        (
+            "a,b,label\n1,2,0\n3,nan,1\n",
+            "line 3, column 'b' is 'nan'; features must be numbers: fill, encode or drop it",
+        ),
+        ("a,label\n1e308,0\n-inf,1\n", "line 3, column 'a' is '-inf'; features must be numbers"),
         ("a,b,label\n1,2,0\n1,,1\n", "line 3, column 'b' is ''"),
         ("a,label\n1,0\n1, \n", "line 3 has no label in column 'label'"),
         ("label\n1\n2\n", "has no features beside its labels"),

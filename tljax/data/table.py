@@ -4,6 +4,7 @@ import array
 import csv
 import gzip
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -202,9 +203,12 @@ def _columns(
         if at is not None and not cells[at].strip():
             raise DataError(f"'{path}': line {line} has no label in column {header[at] if header else at!r}")
         try:
-            values.extend([float(cells[i]) for i in kept])
+            row = [float(cells[i]) for i in kept]
+            if not math.isfinite(sum(row)) and not all(map(math.isfinite, row)):
+                raise ValueError
+            values.extend(row)
         except ValueError:
-            column = next(i for i in kept if not _is_number(cells[i]))
+            column = next(i for i in kept if not (_is_number(cells[i]) and math.isfinite(float(cells[i]))))
             raise DataError(
                 f"'{path}': line {line}, column {header[column] if header else column!r} is {cells[column]!r}; "
                 "features must be numbers: fill, encode or drop it"
