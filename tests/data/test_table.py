@@ -57,6 +57,10 @@ def test_the_label_column_is_selectable(files: SimpleNamespace, tmp_path: Path) 
             "line 3, column 'b' is 'nan'; features must be numbers: fill, encode or drop it",
         ),
         ("a,label\n1e308,0\n-inf,1\n", "line 3, column 'a' is '-inf'; features must be numbers"),
+        (
+            "a,label\n1,0\nit was good,1\n",
+            "is 'it was good'; features must be numbers: sentences are read with .* --weights",
+        ),
         ("a,b,label\n1,2,0\n1,,1\n", "line 3, column 'b' is ''"),
         ("a,label\n1,0\n1, \n", "line 3 has no label in column 'label'"),
         ("label\n1\n2\n", "has no features beside its labels"),

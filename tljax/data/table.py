@@ -211,7 +211,13 @@ def _columns(
             column = next(i for i in kept if not (_is_number(cells[i]) and math.isfinite(float(cells[i]))))
             raise DataError(
                 f"'{path}': line {line}, column {header[column] if header else column!r} is {cells[column]!r}; "
-                "features must be numbers: fill, encode or drop it"
+                f"features must be numbers: {_remedy(cells[column])}"
             ) from None
         labels.append("" if at is None else cells[at].strip())
     return np.frombuffer(values, np.float32).reshape(len(labels), len(kept)), labels
+
+
+def _remedy(cell: str) -> str:
+    if len(cell.split()) > 2:
+        return "sentences are read with a text model's tokenizer, by load_text or where --weights names such a model"
+    return "fill, encode or drop it"
