@@ -60,6 +60,8 @@ class Method(NamedTuple):
     """In percent; empty for what nobody published."""
     still: bool = False
     """The backbone has no momentum, and the rest plain momentum."""
+    slower: float = 1.0
+    """What the backbone's rate is multiplied by."""
     own_rate: float | None = None
     """Of the term's own parameters, where it is another."""
     before: int = 0
@@ -98,7 +100,7 @@ METHODS = {
     "bsp": Method(
         objective=lambda _: ce() + of.dann() + 1e-4 * of.bsp(), published=both(95.7, 97.8), before=3, **ADVERSARIAL
     ),
-    "mdd": Method("mdd", lambda _: ce() + of.mdd(), both(0.01, 0.01), 2e-4, 5e-4, both(94.8, 97.8)),
+    "mdd": Method("mdd", lambda _: ce() + of.mdd(), both(0.01, 0.01), 2e-4, 5e-4, both(94.8, 97.8), slower=0.1),
     "mcc": Method(objective=lambda _: ce() + of.mcc(), published=both(95.1, 94.6), **ADVERSARIAL),
     "cdan+mcc": Method(objective=lambda _: ce() + of.cdan() + of.mcc(), published={}, **ADVERSARIAL),
     "dann+mcc": Method(objective=lambda _: ce() + of.dann() + of.mcc(), published={}, **ADVERSARIAL),
@@ -164,17 +166,23 @@ def optimizer(method: Method, direction: str) -> Any:
 
     def kind(path: Any, leaf: Any) -> str:
         names = [getattr(key, "key", None) for key in path]
-        if method.still and "backbone" in names and "bottleneck" not in names:
-            return "still"
+        if "backbone" in names and "bottleneck" not in names:
+            return "backbone"
         return "own" if "terms" in names else "rest"
 
     own = sgd(method.own_rate or rate, method.gamma, method.decay, nesterov=not method.still)
     rules = {
-        "still": sgd(rate, method.gamma, method.decay, momentum=None),
+        "backbone": sgd(
+            rate * method.slower,
+            method.gamma,
+            method.decay,
+            momentum=None if method.still else 0.9,
+            nesterov=not method.still,
+        ),
         "rest": sgd(rate, method.gamma, method.decay, nesterov=not method.still),
         "own": own,
     }
-    if not method.still and method.own_rate is None:
+    if not method.still and method.slower == 1 and method.own_rate is None:
         return own
     return optax.multi_transform(rules, lambda tree: jax.tree_util.tree_map_with_path(kind, tree))
 
