@@ -344,4 +344,4 @@ def test_columns_of_a_table_in_other_units_are_noted(pair):
     found = dict(np.load(pair["target"]))
     np.savez(pair["target"], **found | {"x": found["x"] * np.float32([1, 1000, 1, 1])})
     notes = load_setup(adapt_settings(pair | TINY)).domains.target.notes
-    assert "1 of 4 columns spread 8 times as wide or more in one domain as in the other, 'column 2'" in notes[-1]
+    assert "1 of 4 columns spread 8 times as wide or more in one domain as in the other, 'column 1'" in notes[-1]
