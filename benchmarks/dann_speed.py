@@ -15,22 +15,22 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-if "--threads" in sys.argv:  # XLA reads this once, when it is imported
-    ONE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    os.environ["XLA_FLAGS"] = ONE if sys.argv[sys.argv.index("--threads") + 1] == "1" else ""
+if re.search(r"--threads[ =]1(?!\S)", " ".join(sys.argv)):  # XLA reads this once, when it is imported
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from domain_digits import METHODS, TO_USPS, Data, domains, optimizer
 from domain_network import network
-from facts import facts
+from facts import add_output, facts, output_of
 
 import tljax as tl
 
@@ -198,11 +198,14 @@ def together(data: Data, seeds: int, steps: int, rounds: int) -> dict[str, float
 def main() -> None:
     """Measure, print a table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--together", type=int, metavar="SEEDS")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of both (default: all)")
+    parser.add_argument("--steps", type=int, default=200, help="of a block (default: 200)")
+    parser.add_argument("--rounds", type=int, default=5, help="blocks of each (default: 5)")
+    parser.add_argument("--together", type=int, metavar="SEEDS", help="time these in one program beside one seed")
+    add_output(parser, RESULT)
     options = parser.parse_args()
+    usual = RESULT.with_stem(f"{RESULT.stem}_together") if options.together else RESULT
+    output = output_of(parser, options, usual, "steps", "rounds")
     data, about = domains(TO_USPS), {}
     if options.together:
         about["seeds in one program"] = found = together(data, options.together, options.steps, options.rounds)
@@ -210,9 +213,9 @@ def main() -> None:
         print(f"{options.together} seeds in one program take {ratio:.2f} of the time of one seed")
     else:
         about |= beside_torch(data, options.threads, options.steps, options.rounds)
-    shown = {name: value for name, value in vars(options).items() if value is not None}
+    shown = {name: value for name, value in vars(options).items() if value is not None and name != "output"}
     about = facts("torch") | about | {"options": shown}
-    RESULT.write_text(json.dumps(about, indent=1) + "\n")
+    output.write_text(json.dumps(about, indent=1) + "\n")
 
 
 def beside_torch(data: Data, threads: int, steps: int, rounds: int) -> dict[str, Any]:

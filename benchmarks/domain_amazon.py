@@ -13,7 +13,6 @@ Methods that the result file has, with as many seeds, are not run again.
 
 import argparse
 import json
-import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +20,11 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from facts import facts
+from facts import add_output, data_folder, facts, output_of
 
 import tljax as tl
 from tljax import objectives as of
+from tljax.checkpoints.run import write_atomically
 
 RESULT = pathlib.Path(__file__).parent / "results" / "domain_amazon.json"
 DOMAINS = ("books", "dvd", "electronics", "kitchen")
@@ -58,7 +58,7 @@ METHODS: dict[str, Callable[[], tl.Term]] = {
 
 def reviews(part: str) -> Domains:
     """``log(1 + counts)`` `[N, 5000]` and labels `[N]` of every domain."""
-    z, found = np.load(pathlib.Path(os.environ["TLJAX_DATA_DIR"]) / "text" / "amazon_reviews.npz"), {}
+    z, found = np.load(data_folder("text", "amazon_reviews.npz") / "amazon_reviews.npz"), {}
     for domain in DOMAINS:
         data, columns, starts, y = (z[f"{domain}_{part}_{what}"] for what in ("data", "indices", "indptr", "y"))
         x = np.zeros((len(y), int(z["n_features"])), np.float32)
@@ -126,24 +126,30 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="runs of a pair and method (default: 5)")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    add_output(parser, RESULT)
     options = parser.parse_args()
-    found = kept(options.seeds)
+    if options.seeds < 1:
+        parser.error(f"--seeds must be 1 or more; found {options.seeds}")
+    output = output_of(parser, options, RESULT, "seeds")
+    before = kept(output, options.seeds)
+    found, made = before.get("accuracy", {}), before.get("made", {})
     train, test = reviews("train"), reviews("test")
     for name in dict.fromkeys(["logistic", SOURCE_ONLY, *options.methods]):
         if name not in found:
             done = logistic(train, test) if name == "logistic" else measure(name, options.seeds, train, test)
-            found[name] = done
-            about = facts() | {"seeds": options.seeds, "accuracy": found}
-            RESULT.write_text(json.dumps(about, indent=1) + "\n")
+            found[name], now = done, facts()
+            made[name] = {"command": now["command"], "date": now["date"], "machine": now["machine"]}
+            about = now | {"seeds": options.seeds, "made": made, "accuracy": found}
+            write_atomically(output, json.dumps(about, indent=1) + "\n")
     print(table(found))
 
 
-def kept(seeds: int) -> dict[str, Any]:
-    """The methods that were measured before with as many seeds: they are not measured again."""
-    before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    return before["accuracy"] if before.get("seeds") == seeds else {}
+def kept(file: pathlib.Path, seeds: int) -> dict[str, Any]:
+    """What was measured before with as many seeds: it is not measured again."""
+    before = json.loads(file.read_text()) if file.exists() else {}
+    return before if before.get("seeds") == seeds else {}
 
 
 if __name__ == "__main__":

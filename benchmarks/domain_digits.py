@@ -1,6 +1,7 @@
 """MNIST <-> USPS under TLlib's protocol: eleven published methods and sums of them, beside the published accuracies.
 
-TLlib's LeNet, batches of 128 + 128 images, SGD with Nesterov momentum, its rates, schedules and hyper-parameters; from
+TLlib's LeNet, batches of 128 + 128 images, SGD with its momentum (Nesterov's but for MCD and AFN, whose backbones have
+none), rates, schedules and hyper-parameters; from
 scratch, without augmentation, 20 evaluations a run. USPS is enlarged from 16 to 28 pixels by Pillow's bicubic filter.
 The published numbers are one run of 50,000 steps each, of which the best of 20 evaluations on the target's test set is
 reported. Here that stands in a column of its own, "best on test", beside the last step and the steps that validators
@@ -11,7 +12,8 @@ With fewer steps the schedules stay as published, functions of the step that do 
 rates end higher, and gradient reversal, 0.99 after 5,000 steps, is weak for a larger part of the run. The source-only
 training before BSP is 3 of 20 parts of a run, whatever its length.
 
-Every cell, a method and a seed, is a file of its own, and is not run again where it is there already.
+Every cell, a method and a seed, is a file of its own in benchmarks/results/domain_digits, and is not run again where it
+is there already; one that is stopped on its way begins anew. The digits lie in the folder that TLJAX_DATA_DIR names.
 
     python benchmarks/domain_digits.py [--steps 50000] [--direction mnist-usps] [--seeds 0 1] [--methods dann ...]
     python benchmarks/domain_digits.py --together                  # the whole table, on an accelerator
@@ -21,10 +23,9 @@ Every cell, a method and a seed, is a file of its own, and is not run again wher
 import argparse
 import functools
 import json
-import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,11 +33,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from domain_network import network
-from facts import facts
+from facts import data_folder, facts
 from PIL import Image
 
 import tljax as tl
 from tljax import objectives as of
+from tljax.checkpoints.run import write_atomically
 
 CELLS = pathlib.Path(__file__).parent / "results" / "domain_digits"
 EVALUATIONS, BATCH, HELD_OUT = 20, 128, 2000
@@ -122,7 +124,7 @@ class Data(NamedTuple):
 @functools.cache
 def digits() -> dict[str, np.ndarray]:
     """Images and classes of both sets, ``mnist_train_x`` and so on."""
-    folder = pathlib.Path(os.environ["TLJAX_DATA_DIR"]) / "digits"
+    folder = data_folder("digits", "usps.npz", "mnist_train.npz", "mnist_test.npz")
     usps, found = np.load(folder / "usps.npz"), {}
     for part in ("train", "test"):
         mnist = np.load(folder / f"mnist_{part}.npz")
@@ -233,7 +235,7 @@ def run(direction: str, steps: int, name: str, seeds: list[int]) -> None:
     CELLS.mkdir(parents=True, exist_ok=True)
     for seed, found in zip(seeds, train(METHODS[name], direction, steps, seeds), strict=True):
         about = known | {"direction": direction, "method": name, "steps": steps, "seed": seed} | found
-        file_of(direction, steps, name, seed).write_text(json.dumps(about, indent=1) + "\n")
+        write_atomically(file_of(direction, steps, name, seed), json.dumps(about, indent=1) + "\n")
         shown = "  ".join(f"{column} {100 * chosen(about, column):.1f}" for column in CHOOSERS)
         print(f"{name:<10} seed {seed}  {found['seconds']:6.0f} s  {shown}", flush=True)
 
@@ -248,23 +250,39 @@ def chosen(cell: dict[str, Any], column: str) -> float:
     return row["oracle_accuracy"]
 
 
-def table(direction: str, steps: int, names: list[str], seeds: list[int]) -> str:
-    """The cells that there are, means over seeds with half of a 95 % interval, and those that are missing."""
+def kept(direction: str, steps: int, names: Iterable[str], seeds: Iterable[int]) -> list[dict[str, Any]]:
+    """The cells that there are."""
+    files = [file_of(direction, steps, name, seed) for name in names for seed in seeds]
+    return [read(file) for file in files if file.exists()]
+
+
+def read(file: pathlib.Path) -> dict[str, Any]:
+    """A cell; raises `SystemExit`, which names the file, where it is damaged."""
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise SystemExit(f"{file} is damaged ({error}); delete it, and the cell is run again") from error
+
+
+def table(
+    cells: Collection[Mapping[str, Any]], direction: str, steps: int, names: Collection[str] = (*METHODS,),
+    seeds: Collection[int] = range(5),
+) -> str:  # fmt: skip
+    """Means over the seeds of `cells` with half of a 95 % interval, and which of `names` and `seeds` are missing."""
     lines = [
         f"{direction}, {steps} steps" + ("" if steps == 50_000 else " (published: 50000)") + ", accuracy in percent",
         f"{'method':<10}{'seeds':>6}" + "".join(f"{column:>15}" for column in CHOOSERS) + f"{'published':>11}",
     ]
-    missing = []
+    missing: list[str] = []
     for name in names:
-        files = {seed: file_of(direction, steps, name, seed) for seed in seeds}
-        missing += [f"{name} {seed}" for seed, file in files.items() if not file.exists()]
-        cells = [json.loads(file.read_text()) for file in files.values() if file.exists()]
-        if not cells:
+        own_cells = {cell["seed"]: cell for cell in cells if cell["method"] == name and cell["seed"] in seeds}
+        missing += [f"{name} {seed}" for seed in seeds if seed not in own_cells]
+        if not own_cells:
             continue
-        row = f"{name:<10}{len(cells):>6}"
+        row = f"{name:<10}{len(own_cells):>6}"
         for column in CHOOSERS:
-            found = tl.interval([100 * chosen(cell, column) for cell in cells])
-            row += f"{found.mean:.1f}{'' if len(cells) == 1 else f' ± {found.half_width:.1f}'}".rjust(15)
+            found = tl.interval([100 * chosen(cell, column) for cell in own_cells.values()])
+            row += f"{found.mean:.1f}{'' if len(own_cells) == 1 else f' ± {found.half_width:.1f}'}".rjust(15)
         lines.append(row + f"{METHODS[name].published.get(direction, '-'):>11}")
     lines.append(f"not run (method seed): {', '.join(missing) or 'none'}")
     return "\n".join(lines)
@@ -281,13 +299,16 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="run nothing")
     options = parser.parse_args()
     if options.steps < EVALUATIONS or options.steps % EVALUATIONS:
-        parser.error(f"--steps must be a multiple of {EVALUATIONS}")
+        parser.error(f"--steps must be a multiple of {EVALUATIONS}, and not 0; found {options.steps}")
+    if min(options.seeds) < 0:
+        parser.error(f"--seeds must be 0 or more; found {min(options.seeds)}")
     for group in [options.seeds] if options.together else [[seed] for seed in options.seeds]:
         for name in options.methods:
             missing = [seed for seed in group if not file_of(options.direction, options.steps, name, seed).exists()]
             if missing and not options.table:
                 run(options.direction, options.steps, name, missing)
-    print(table(options.direction, options.steps, options.methods, options.seeds))
+    asked = (options.direction, options.steps, options.methods, options.seeds)
+    print(table(kept(*asked), *asked))
 
 
 if __name__ == "__main__":

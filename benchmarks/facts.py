@@ -3,6 +3,7 @@
 A script writes ``facts() | {...}``; `tests/test_benchmark_numbers.py` asks `missing` about every file.
 """
 
+import argparse
 import datetime
 import importlib.metadata
 import os
@@ -11,7 +12,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -40,6 +41,42 @@ def facts(*packages: str, command: str | None = None) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "tljax": tljax.__version__}
         | {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy", *packages)},
     }  # fmt: skip
+
+
+def data_folder(name: str, *files: str) -> pathlib.Path:
+    """The folder `name` in that of the data, TLJAX_DATA_DIR; ends the script where `files` are not there."""
+    where = os.environ.get("TLJAX_DATA_DIR")
+    if where is None:
+        raise SystemExit(f"set TLJAX_DATA_DIR to the folder of the data, in which there are {_in(name, files)}")
+    absent = [file for file in files if not (pathlib.Path(where) / name / file).exists()]
+    if absent:
+        raise SystemExit(f"TLJAX_DATA_DIR is {where!r}, in which there are no {_in(name, absent)}")
+    return pathlib.Path(where) / name
+
+
+def _in(folder: str, files: Sequence[str]) -> str:
+    return ", ".join(f"{folder}/{file}" for file in files)
+
+
+def add_output(parser: argparse.ArgumentParser, usual: pathlib.Path) -> None:
+    """The option `--output`."""
+    parser.add_argument(
+        "--output", type=pathlib.Path, metavar="FILE",
+        help=f"where the JSON goes; {usual.relative_to(ROOT)}, which the pages quote, where the settings are the usual",
+    )  # fmt: skip
+
+
+def output_of(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, usual: pathlib.Path, *names: str
+) -> pathlib.Path:
+    """Where the JSON goes. A trial, in which options of `names` are not the usual, must say so itself: it is not to take
+    the place of published numbers."""
+    if options.output is not None:
+        return options.output
+    for name in names:
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"with another --{name} say where the JSON goes: --output FILE")
+    return usual
 
 
 def missing(found: Mapping[str, Any]) -> list[str]:

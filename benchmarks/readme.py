@@ -7,7 +7,8 @@ In a page stands, as a comment that nobody sees, where a number comes from. A wh
     ...
     ```
 
-`methods` is a function of `TABLES` below. Numbers in a sentence, or in a table written by hand, are checked: every one
+`methods` is a function of `TABLES` below. Where the path is the beginning of several files' names, they are read by
+name. Numbers in a sentence, or in a table written by hand, are checked: every one
 of them must stand in the paragraph after the comment, in the same order. They are fields of Python's `str.format`; `!p`
 gives percent, `!m` thousandths, and `!i` one over it:
 
@@ -24,6 +25,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import domain_amazon
+import domain_digits
 from against_torch.table import text as against_torch
 
 from tljax.evaluation.report import render_text
@@ -47,11 +50,24 @@ def report(results: Mapping[str, Any]) -> str:
     return render_text(results).rstrip("\n")
 
 
+def digits(cells: Mapping[str, Any]) -> str:
+    """The digits table of a direction and a number of steps, without what was not run."""
+    first = next(iter(cells.values()))
+    return domain_digits.table(cells.values(), first["direction"], first["steps"]).partition("\nnot run")[0]
+
+
+def amazon(results: Mapping[str, Any]) -> str:
+    """The table of the Amazon reviews."""
+    return "\n".join(line.rstrip() for line in domain_amazon.table(results["accuracy"]).splitlines())
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "methods": methods,
     "report": report,
     "bench": results_text,
     "against_torch": against_torch,
+    "digits": digits,
+    "amazon": amazon,
 }
 
 
@@ -98,7 +114,10 @@ def pages() -> list[pathlib.Path]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    return json.loads((ROOT / name).read_text())
+    path = ROOT / name
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    return {file.name: json.loads(file.read_text()) for file in sorted(path.parent.glob(f"{path.name}*.json"))}
 
 
 def main() -> int:

@@ -17,7 +17,6 @@ stand in the folder named by TLJAX_DATA_DIR.
 
 import argparse
 import json
-import os
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from facts import facts
+from facts import add_output, data_folder, facts, output_of
 
 import tljax as tl
 from tljax.data.augment import chain, random_crop, random_flip
@@ -63,11 +62,12 @@ class Split(NamedTuple):
 
 def load() -> tuple[Source, np.ndarray, np.ndarray, np.ndarray]:
     """The source, the images `[1120, 64, 64, 3]`, their classes, and their cells (class and domain)."""
-    folder = pathlib.Path(os.environ["TLJAX_DATA_DIR"])
-    weights = folder / "checkpoints/mobilenetv1_025/mobilenetV1X0.25_pretrain.tar"
+    weights = (
+        data_folder("checkpoints/mobilenetv1_025", "mobilenetV1X0.25_pretrain.tar") / "mobilenetV1X0.25_pretrain.tar"
+    )
     whole = tl.load_pretrained(weights)
     own = tl.load_pretrained(weights, num_classes=7)
-    with np.load(folder / "images/pacs64.npz") as d:
+    with np.load(data_folder("images", "pacs64.npz") / "pacs64.npz") as d:
         x = np.concatenate([d[f"{name}_x"] for name in DOMAINS])
         y = np.concatenate([d[f"{name}_y"] for name in DOMAINS]).astype(np.int32)
     domain = np.repeat(np.arange(4), len(y) // 4)
@@ -203,7 +203,7 @@ def report(folder: pathlib.Path, options: argparse.Namespace) -> None:
         "seconds": {m: [round(cell["seconds"], 1) for cell in cells] for m, cells in read.items()},
         "table": rows,
     }  # fmt: skip
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    options.output.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def tune() -> None:
@@ -224,10 +224,12 @@ def main() -> None:
     """Read the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=("tune", "table"))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--run-dir", default="runs/regularisers")
-    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--seeds", type=int, default=5, help="draws of labels (default: 5)")
+    parser.add_argument("--run-dir", default="runs/regularisers", help="of what is there already nothing is run again")
+    parser.add_argument("--minutes", type=float, default=45, help="after which no further run is begun (default: 45)")
+    add_output(parser, RESULTS)
     options = parser.parse_args()
+    options.output = output_of(parser, options, RESULTS, "seeds", "run_dir")
     if options.which == "tune":
         tune()
     else:

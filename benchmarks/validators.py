@@ -14,7 +14,7 @@ import pathlib
 import jax
 import numpy as np
 import optax
-from facts import facts
+from facts import add_output, facts, output_of
 
 import tljax as tl
 
@@ -65,9 +65,14 @@ def chosen(seed: int, strength: float) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=16)
-    pairs, table = parser.parse_args().pairs, {}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=16, help="of domains, 2 or more (default: 16)")
+    add_output(parser, RESULT)
+    options, table = parser.parse_args(), {}
+    pairs = options.pairs
+    if pairs < 2:
+        parser.error(f"--pairs must be 2 or more, for an interval of their differences; found {pairs}")
+    output = output_of(parser, options, RESULT, "pairs")
     for strength in STRENGTHS:
         runs = [chosen(seed, strength) for seed in range(pairs)]
         last = [run["last"] for run in runs]
@@ -79,7 +84,7 @@ def main() -> None:
             low, high = gain.interval.low, gain.interval.high
             table[str(strength)][name] = {"mean": mean, "gain": gain.mean, "low": low, "high": high}
             print(f"  {name:20} {100 * mean:5.1f} %  {100 * gain.mean:+5.1f} [{100 * low:+5.1f}, {100 * high:+5.1f}]")
-    RESULT.write_text(json.dumps(facts() | {"pairs": pairs, "accuracy": table}, indent=1) + "\n")
+    output.write_text(json.dumps(facts() | {"pairs": pairs, "accuracy": table}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

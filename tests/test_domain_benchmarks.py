@@ -1,5 +1,6 @@
 """The networks of the domain benchmarks beside torch's layers."""
 
+import argparse
 import importlib
 import json
 import pathlib
@@ -155,11 +156,37 @@ def test_the_table_says_what_is_missing(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "CELLS", tmp_path)
     for seed, accuracy in ((0, 0.9), (1, 0.92)):
         file = bench.file_of("mnist-usps", 40, "dann", seed)
-        file.write_text(json.dumps(cell((20, accuracy, 1, 1, 1))))
-    text = bench.table("mnist-usps", 40, ["dann", "mcc"], [0, 1, 2])
+        file.write_text(json.dumps(cell((20, accuracy, 1, 1, 1)) | {"method": "dann", "seed": seed}))
+    asked = ("mnist-usps", 40, ["dann", "mcc"], [0, 1, 2])
+    text = bench.table(bench.kept(*asked), *asked)
     assert "(published: 50000)" in text
     assert "91.0 ± 12.7" in text  # t = 12.706 of one degree of freedom, s = sqrt(2)
     assert "not run (method seed): dann 2, mcc 0, mcc 1, mcc 2" in text
+    bench.file_of("mnist-usps", 40, "mcc", 1).write_text("{")
+    with pytest.raises(SystemExit, match=r"40_mcc_1\.json is damaged .*; delete it"):
+        bench.kept(*asked)
+
+
+def test_a_trial_does_not_take_the_place_of_published_numbers(bench, tmp_path, monkeypatch, capsys):
+    facts = importlib.import_module("facts")
+    parser, usual = argparse.ArgumentParser(), facts.ROOT / "benchmarks" / "results" / "x.json"
+    parser.add_argument("--seeds", type=int, default=5)
+    facts.add_output(parser, usual)
+
+    def place(*given):
+        return facts.output_of(parser, parser.parse_args(given), usual, "seeds")
+
+    assert place() == usual
+    assert place("--seeds", "1", "--output", "y.json") == pathlib.Path("y.json")
+    with pytest.raises(SystemExit):
+        place("--seeds", "1")
+    assert "with another --seeds say where the JSON goes: --output FILE" in capsys.readouterr().err
+    monkeypatch.delenv("TLJAX_DATA_DIR", raising=False)
+    with pytest.raises(SystemExit, match=r"set TLJAX_DATA_DIR .* in which there are digits/usps\.npz"):
+        facts.data_folder("digits", "usps.npz")
+    monkeypatch.setenv("TLJAX_DATA_DIR", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"in which there are no digits/usps\.npz"):
+        facts.data_folder("digits", "usps.npz")
 
 
 @pytest.mark.slow
@@ -187,3 +214,15 @@ def test_optimisers_leave_out_momentum_where_the_authors_do(bench):
     after, _ = rule.update(zeros, state, zeros)
     moved = {name: bool(leaf[0]) for name, leaf in tl.tree.named_leaves(after).items()}
     assert moved == {"model/backbone/bottleneck": True, "model/backbone/dense": False, "model/head": True}
+
+
+def test_the_backbone_of_mdd_learns_at_a_tenth_of_the_rate(bench):
+    """As in TLlib's script of MDD, which alone gives the scratch network the rates of fine-tuning."""
+    backbone = {"dense": jnp.ones(1), "bottleneck": jnp.ones(1)}
+    tree = {"model": {"backbone": backbone, "head": jnp.ones(1)}, "terms": jnp.ones(1)}
+    rule = bench.optimizer(bench.METHODS["mdd"], "mnist-usps")
+    with jax.numpy_dtype_promotion("standard"):
+        moved, _ = rule.update(tree, rule.init(tree), tree)
+    found = {name: float(leaf[0]) for name, leaf in tl.tree.named_leaves(moved).items()}
+    step = found.pop("model/backbone/dense")
+    assert list(found.values()) == pytest.approx([10 * step] * 3)
