@@ -69,8 +69,8 @@ def add_output(parser: argparse.ArgumentParser, usual: pathlib.Path) -> None:
 def output_of(
     parser: argparse.ArgumentParser, options: argparse.Namespace, usual: pathlib.Path, *names: str
 ) -> pathlib.Path:
-    """Where the JSON goes. A trial, in which options of `names` are not the usual, must say so itself: it is not to take
-    the place of published numbers."""
+    """Where the JSON goes. A trial, in which options of `names` are not the usual, must say so itself: it is not to
+    take the place of published numbers."""
     if options.output is not None:
         return options.output
     for name in names:

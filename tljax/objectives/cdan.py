@@ -142,7 +142,7 @@ def cdan(
     Args:
         entropy: CDAN+E, with `entropy_weights` over both domains together; else all w are 1.
         randomized: K, the width of a `randomized_map` in the place of the multilinear one, which is `C * D` wide:
-            for many classes, beyond some 4,000. The maps are drawn once and kept in the term's state.
+            where C * D is beyond some 4,000. The maps are drawn once and kept in the term's state.
         discriminator: D, from `[B, C * D]` or `[B, K]` to `[B, 1]`; by default `Discriminator()`.
         strength: of the reversed gradient, a number or a schedule; by default `warm_up()`.
         source: the stream of the labelled domain; its labels are not read here.

@@ -60,7 +60,7 @@ def reverse_relationship(target_given_source: Array, prior: Array) -> Array:
 
     ``R[y, z] = p(y | z) p(z) / sum_z' p(y | z') p(z')``. The paper prefers it to `direct_relationship` where target
     labels are few: p(y | z) is a calibrated logistic regression from the source's probabilities to target classes,
-    asked for one category at a time; docs/adaptation.md shows how to fit it.
+    asked for one category at a time; `tl.recipes.category_relationship` fits it.
 
     Args:
         target_given_source: p(y | z), `[C0, C]`, rows that sum to 1.
