@@ -1,5 +1,7 @@
 """Whole runs with data that have no labels: they end better than without them, and resume bit for bit."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 
 import tljax as tl
 from tljax.objectives import Scene
-from tljax.objectives.stream import StreamError
+from tljax.objectives.stream import StreamError, name_of
+from tljax.training import FitError
 from tljax.training.streams import passes
 from tljax.types import Batch, Output
 
@@ -153,6 +156,34 @@ def test_the_main_stream_of_a_step_may_be_called_source():
     assert found[0] == found[1]
     with pytest.raises(StreamError, match=r"mcc\(\) reads the stream 'target'; this step has: 'source'"):
         step.init(params, {"source": Batch(x, y)}, seed=0)
+
+
+@pytest.mark.parametrize("name", ["train", "source"])
+def test_the_labelled_stream_has_one_order_and_one_set_of_options(name):
+    """Whatever it is called, and whatever else is read: so methods are compared on the same batches."""
+    seen = {}
+
+    def look(term):
+        def value(scene):
+            rows = scene.batches[name_of(scene, "train", "look")].index
+            jax.debug.callback(lambda rows: seen.setdefault(str(term), rows.tolist()), rows)
+            return 0.0, {}
+
+        return term + tl.stateless(value, "look")
+
+    model = tl.models.mlp((4,), num_classes=3)
+    start, fit = model.init(jax.random.key(0), X), functools.partial(tl.fit, optimizer=optax.sgd(0.1), steps=1)
+    fit(model, start, look(tl.cross_entropy()), train=(X, Y), batch_size=4, progress=False)
+    for term in (tl.mcc(), tl.dann(), tl.bnm()):
+        fit(
+            model, start, look(tl.cross_entropy() + term), train={name: (X, Y), "target": (X, None)}, progress=False,
+            batch_size={name: 4, "target": 2}, augment={name: lambda key, batch: batch},
+        )  # fmt: skip
+    jax.effects_barrier()
+    assert len(seen) == 4
+    assert len(set(map(str, seen.values()))) == 1
+    with pytest.raises(FitError, match="batch_size: there is no stream 'tagret'"):
+        fit(model, start, tl.cross_entropy(), train=(X, Y), batch_size={"train": 4, "tagret": 4})
 
 
 @pytest.mark.parametrize(

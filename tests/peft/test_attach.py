@@ -1,6 +1,7 @@
 """A model with adapters attached: one tree for plans, training, evaluation and checkpoints."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import tljax as tl
 from tljax import peft
 from tljax.models import mlp
+from tljax.models.taps import tapped
 from tljax.peft import PeftError
 from tljax.tree import named_leaves
 
@@ -66,3 +68,26 @@ def test_what_cannot_be_attached(adapted):
         peft.detach(base)
     with pytest.raises(PeftError, match=r"adapt 'head/(kernel|bias)'"):
         peft.join(adapters, peft.full(base, "head/**"))
+
+
+def test_layers_of_an_attached_model_are_those_of_the_merged_one():
+    model, x = mlp((8, 8), num_classes=2), jax.random.normal(jax.random.key(1), (4, 6))
+    base = model.init(jax.random.key(0), x)
+    adapters = peft.lora(base, "backbone/**/kernel", key=jax.random.key(2), rank=2)
+    adapters = jax.tree.map(lambda leaf: leaf + 0.1, adapters)
+    attached, params = peft.attach(model, base, adapters)
+    layer = "backbone/block_01"
+
+    def seen(apply, params):
+        with tapped(layer) as tap:
+            logits = apply(params, x).logits
+        return jnp.sum(jnp.sin(tap.outputs[layer])) + jnp.sum(logits), list(tap.shapes)
+
+    value, slope = jax.jit(jax.value_and_grad(lambda p: seen(attached.apply, p)[0]))(params)
+    wanted, other = jax.value_and_grad(lambda a: seen(model.apply, peft.merge(base, a))[0])(adapters)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    for name, adapter in other.items():
+        own = slope["adapters"][name] if name in slope["adapters"] else peft.detach(slope)[1][name]
+        np.testing.assert_allclose(own.a, adapter.a, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(own.b, adapter.b, rtol=1e-4, atol=1e-6)
+    assert seen(attached.apply, params)[1] == seen(model.apply, base)[1]

@@ -1,5 +1,7 @@
 """`tljax finetune --regularizer`: what it adds, to which methods, and what it refuses; and co-tuning's relationship."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,9 +9,9 @@ import pytest
 import tljax as tl
 from tljax.cli import main
 from tljax.models import export, lenet
-from tljax.objectives import RelationshipError
+from tljax.objectives import RelationshipError, cross_entropy
 from tljax.recipes import SettingsError, category_relationship
-from tljax.recipes.finetune import FinetuneSettings, finetune_settings, run_finetune
+from tljax.recipes.finetune import FinetuneSettings, finetune_settings, regularizers, run_finetune
 
 ALL = ("l2-sp", "delta", "bss", "lwf:2", "co-tuning")
 FEW = (0.1, 10.0)
@@ -52,6 +54,16 @@ def test_all_of_them_in_a_run(places, tmp_path):
     assert set(history) == {"full", "linear-probe"}
     page = (tmp_path / "report.md").read_text()
     assert "2 times lwf" in page
+
+
+def test_each_is_the_term_of_its_name(monkeypatch):
+    head, pretrained = {"kernel": jnp.ones((3, 4)), "bias": jnp.zeros(4)}, SimpleNamespace(params={})
+    monkeypatch.setattr(regularizers, "_source", lambda setup, path: (None, {"head": head}))
+    wanted = {"bss": 0.001, "lwf": 1.5, "l2-sp": 0.01}
+    found = regularizers.regularised(cross_entropy(), wanted, SimpleNamespace(pretrained=pretrained), "", None)
+    assert [part.split("(")[0] for part in str(found).split(" + ")] == [
+        "cross_entropy", "0.001 * bss", "1.5 * lwf", "0.01 * l2_sp",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

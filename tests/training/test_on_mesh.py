@@ -377,3 +377,17 @@ def test_runs_in_turn_are_compiled_together_with_others(monkeypatch):
     monkeypatch.setattr(jax.stages.Lowered, "compile", noted)
     assert [len(run().history) for run in runs] == [len(tl.fit_many(*runs[0].args, **runs[0].keywords).history)] * 2
     assert compiled == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("term", [tl.dann, tl.mdd, lambda: tl.mcd(head=tl.objectives.DeepHead(3))])
+def test_what_a_term_owns_is_divided_too(term):
+    """Networks of the usual size, of which large arrays are divided and small ones not."""
+    given = {"objective": ENTROPY + term(), "train": {"source": TRAIN, "target": (X[:48] + 1, None)}, "progress": False}
+    wanted, found = (
+        tl.fit(TANH, TANH.init(jax.random.key(0), X), optimizer=SGD, steps=4, batch_size=16, mesh=mesh, **given)
+        for mesh in (None, tl.mesh(fsdp=2, devices=DEVICES[:2]))
+    )
+    nearly(found.last, wanted.last, tolerance=1e-4)  # of |p - q| the slope jumps
+    rows = [result.history[-1] for result in (found, wanted)]
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-5)

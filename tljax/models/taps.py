@@ -30,6 +30,12 @@ class Tap:
         self.shapes[name] = jax.tree.map(_spec, output)
         return name in self.layers
 
+    def take(self, shapes: dict[str, Any], outputs: dict[str, Any]) -> None:
+        """What a tap within this one found, in a model that ran in a program of its own."""
+        for name, spec in shapes.items():
+            self.sees(name, spec)
+        self.outputs |= outputs
+
 
 def _spec(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf

@@ -1,5 +1,7 @@
 """What a term reads from a scene: one stream's outputs and its labels."""
 
+from collections.abc import Collection, Iterable
+
 from tljax.objectives.term import MAIN, SOURCE, Scene
 from tljax.types import Array, Batch, Output, TljaxError
 
@@ -47,21 +49,40 @@ def labelled(scene: Scene, stream: str, term: str) -> tuple[Array, Batch]:
 
 
 def name_of(scene: Scene, stream: str, term: str) -> str:
-    """The name by which the step knows `stream`: "source" for the main one where there are several domains.
+    """The name by which the step knows `stream`: the labelled one may be called "source" or "train".
 
     Raises `StreamError` where the step has no such stream.
 
     >>> name_of(Scene({"source": Output(1, 2)}, {"source": Batch(0)}, {}, print, 0, None), "train", "mine()")
     'source'
     """
-    for name in (stream, SOURCE) if stream == MAIN else (stream,):
-        if name in scene.outputs and name in scene.batches:
-            return name
+    name = called(stream, scene.outputs)
+    if name in scene.outputs and name in scene.batches:
+        return name
     known = ", ".join(repr(name) for name in scene.outputs) or "none"
     raise StreamError(
         f"{term} reads the stream {stream!r}; this step has: {known}. "
         f"Feed a stream of that name, or give the term stream=... with one of these names."
     )
+
+
+def called(name: str, names: Collection[str]) -> str:
+    """By which of `names` the stream `name` goes there: the labelled stream is called "train" or "source".
+
+    >>> called("train", ["source", "target"]), called("source", ["train"]), called("target", ["train"])
+    ('source', 'train', 'target')
+    """
+    other = {MAIN: SOURCE, SOURCE: MAIN}.get(name, name)
+    return other if other in names and name not in names else name
+
+
+def in_order(streams: Iterable[str]) -> list[str]:
+    """The names in the order that numbers them for the draws: the labelled stream has one place, whatever it is called.
+
+    >>> in_order(["train", "target"]), in_order(["target", "source"])
+    (['train', 'target'], ['source', 'target'])
+    """
+    return sorted(streams, key=lambda name: SOURCE if name == MAIN else name)
 
 
 def prefix(stream: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from tljax.models import taps
 from tljax.peft.adapter import Adapter, Adapters, PeftError
 from tljax.peft.explain import Explanation, Row
 from tljax.peft.interpret import Notes, evaluate
@@ -84,16 +85,24 @@ def _apply(apply: Callable[..., Any], params: Params, adapters: Adapters, args: 
     bases = [value.base if isinstance(value, Weight) else value for value in values]
     arrays, rebuild = _arrays((jax.tree.unflatten(treedef, bases), args, kwargs))
     finish: list[Callable[..., Any]] = []
+    shapes: dict[str, Any] = {}
+    outer = taps.active()
 
     def traced(arrays: list[Any]) -> list[Any]:
         params, args, kwargs = rebuild(arrays)
-        outs, end = _arrays(apply(params, *args, **kwargs))
+        with taps.tapped(*(outer.layers if outer else ())) as tap:  # what it finds are outputs of this program
+            out = apply(params, *args, **kwargs)
+        outs, end = _arrays((out, tap.outputs))
         finish.append(end)
+        shapes.update(tap.shapes)
         return outs
 
     program = jax.make_jaxpr(traced)(arrays)
     given = [value for value in values if isinstance(value, Weight) or _is_traced(value)]
-    return finish[-1](evaluate(program, [*given, *arrays[len(given) :]], notes))
+    out, outputs = finish[-1](evaluate(program, [*given, *arrays[len(given) :]], notes))
+    if outer:
+        outer.take(shapes, outputs)
+    return out
 
 
 def _effective(name: str, adapter: Adapter, leaf: Any, shared: Any, notes: Notes) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tljax.checkpoints.checksum import checksum
 from tljax.data import ExampleStream, Feed, InTurn, Part, Shuffled, filled, fold_seed
+from tljax.objectives.stream import in_order
 from tljax.processes import several
 from tljax.training.agreement import Peers
 from tljax.training.placement import Placement
@@ -98,11 +99,11 @@ def open_feeds(
     """The feeds of the streamed training data `fed`, from the first of `steps` on, and of `valid` if it is a stream.
 
     `batch_sizes` has all training data, streamed or not. The order is the one that the program draws for arrays in
-    memory: stream number `i` by name has the seed `fold_seed(seed, i)`. Worker processes end with the block.
+    memory: stream number `i` (`in_order`) has the seed `fold_seed(seed, i)`. Worker processes end with the block.
     `placement`: of a run on a mesh, whose devices get each their own examples; of several processes each reads those of
     its own devices.
     """
-    number = {name: i for i, name in enumerate(sorted(batch_sizes))}
+    number = {name: i for i, name in enumerate(in_order(batch_sizes))}
     orders = {
         name: Shuffled(int(fold_seed(seed, number[name], np)), batch_sizes[name], len(stream))
         for name, stream in fed.items()

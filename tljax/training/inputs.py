@@ -1,6 +1,6 @@
 """Labelled arrays of any accepted form, checked and put on the device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 
 from tljax.data import ExampleStream
 from tljax.objectives import Term
+from tljax.objectives.stream import called
 from tljax.objectives.term import MAIN, SOURCE
 from tljax.training.program import Fed, Stream
 from tljax.types import Batch, TljaxError
@@ -38,17 +39,29 @@ def streams_of(train: Any, objective: Term, views: Mapping[str, str] | None = No
         raise FitError(f"the objective {objective} reads no data; add a term that does, such as cross_entropy()")
     views = dict(views or {})
     named = dict(train) if isinstance(train, Mapping) else {objective.streams[0]: train}
-    if MAIN in objective.streams and MAIN not in named and SOURCE in named:
-        named[MAIN] = named[SOURCE]  # two names of the labelled stream
     for view in views:
         if view in named or view not in objective.streams:
             why = "train has a stream of that name" if view in named else f"the objective {objective} does not read it"
             raise FitError(f"views: there can be no view {view!r}, for {why}")
-    read = dict.fromkeys(views.get(name, name) for name in objective.streams)
+    read = dict.fromkeys(called(views.get(name, name), named) for name in objective.streams)
     missing = [name for name in read if name not in named]
     if missing:
         raise FitError(_missing(objective, views, named, read, missing))
     return {name: _stream(name, named[name]) for name in read}
+
+
+def by_stream(given: Mapping[str, Any], streams: Iterable[str], option: str) -> dict[str, Any]:
+    """What `option` gives for streams, by the names that they have here; raises `FitError` for one that is not there.
+
+    >>> by_stream({"train": 8, "target": 4}, ["source", "target"], "batch_size")
+    {'source': 8, 'target': 4}
+    """
+    known = list(streams)
+    found = {called(name, known): value for name, value in given.items()}
+    unknown = sorted(found.keys() - set(known))
+    if unknown:
+        raise FitError(f"{option}: there is no stream {unknown[0]!r}; there are {', '.join(map(repr, known))}")
+    return found
 
 
 def _missing(objective: Term, views: Mapping[str, str], named: Any, read: Any, missing: list[str]) -> str:
@@ -189,9 +202,7 @@ def own_subsets(streams: Mapping[str, Stream], subsets: Any, count: int) -> dict
         if len(streams) > 1:
             raise FitError(f"subsets: there are {len(streams)} streams; write subsets={{{min(streams)!r}: [...]}}")
         subsets = dict.fromkeys(streams, subsets)
-    unknown = sorted(subsets.keys() - streams.keys())
-    if unknown:
-        raise FitError(f"subsets: there is no stream {unknown[0]!r}; there are {', '.join(map(repr, streams))}")
+    subsets = by_stream(subsets, streams, "subsets")
     return {name: _own_subset(name, stream, subsets.get(name), count) for name, stream in streams.items()}
 
 

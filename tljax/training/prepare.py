@@ -10,10 +10,11 @@ from tljax.data import ExampleStream
 from tljax.evaluation import Metric, Validator
 from tljax.models.remat import CPU_OPTIONS, rematerialised
 from tljax.objectives import Term
+from tljax.objectives.stream import called
 from tljax.plans import Plan, Resolved
 from tljax.processes import several
 from tljax.training.choosing import Chooser, chooser
-from tljax.training.inputs import FitError, looked_at, padded, place_of, streams_of
+from tljax.training.inputs import FitError, by_stream, looked_at, padded, place_of, streams_of
 from tljax.training.layout import layout
 from tljax.training.mesh import mesh
 from tljax.training.monitor import choose_monitor
@@ -126,7 +127,7 @@ def _choices(
     if monitor is None and options.patience is not None:
         raise FitError(f"patience={options.patience} needs validation data: valid=(x, y)")
     sizes = tuple(sorted(_batch_sizes(options, streams).items()))
-    views = tuple(sorted((options.views or {}).items()))
+    views = tuple(sorted((view, called(name, streams)) for view, name in (options.views or {}).items()))
     fed = tuple((name, len(stream)) for name, stream in sorted(streams.items()) if isinstance(stream, ExampleStream))
     choices = Choices(
         sizes, stacked, patience=options.patience, augment=_augment(options, streams), views=views, fed=fed
@@ -157,6 +158,8 @@ def _task(train: Any, valid: Any) -> str | None:
 
 def _batch_sizes(options: Options, streams: Mapping[str, Any]) -> dict[str, int]:
     given = options.batch_size
+    if isinstance(given, Mapping):
+        given = by_stream(given, streams, "batch_size")
     sizes: dict[str, Any] = {name: given.get(name) if isinstance(given, Mapping) else given for name in streams}
     for name, size in sizes.items():
         if not is_count(size) or (options.accumulate != "auto" and size % options.accumulate):
@@ -172,11 +175,7 @@ def _augment(options: Options, streams: Mapping[str, Any]) -> Any:
     given = options.augment
     if not isinstance(given, Mapping):
         return given
-    known = [*streams, *(options.views or {})]
-    for name in given:
-        if name not in known:
-            raise FitError(f"augment: there is no stream {name!r}; there are {', '.join(map(repr, known))}")
-    return tuple(sorted(given.items()))
+    return tuple(sorted(by_stream(given, [*streams, *(options.views or {})], "augment").items()))
 
 
 def _rhythm(options: Options, evaluates: bool) -> Rhythm:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from tljax.data import batch_indices, fold_seed
 from tljax.evaluation import Metric
+from tljax.objectives.stream import in_order
 from tljax.training.compile import Ahead, Compiling
 from tljax.training.dispatch import Launch, Steps
 from tljax.training.placement import Placement
@@ -137,12 +138,13 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
     """The program of `step` under `choices`; each of its functions is compiled once per shape of its
     arguments."""
     start, single, advance = _stepping(step, choices)
+    finish = partial(_finished, choices)
     validate, tally, conclude = _judging(model, choices)
     note, clear = Ahead(_noted), Ahead(partial(_cleared, choices), donate=0)
     if not choices.stacked:
         return Program(
             Ahead(start),
-            Steps(advance, single, _finished, options=dict(choices.compiler)),
+            Steps(advance, single, finish, options=dict(choices.compiler)),
             Ahead(validate, donate=0),
             Ahead(tally, donate=1),
             Ahead(conclude, donate=0),
@@ -158,7 +160,7 @@ def make_program(model: Model, step: Step, choices: Choices) -> Program:
                 lambda one, mine: advance(one, mine, n), run, streams=streams, shared=shared, stopping=True
             ),
             single,
-            _finished,
+            finish,
             shared,
             dict(choices.compiler),
         ),
@@ -192,7 +194,7 @@ def _stepping(step: Step, choices: Choices) -> tuple[Callable[..., Run], Callabl
         return _held(_note_failure(run, jnp.any(jnp.stack([*lost, exhausted(state.scaling)]))), choices)
 
     def advance(run: Run, streams: Mapping[str, Stream], n: Array) -> Run:
-        return _finished(jax.lax.fori_loop(0, n, lambda _, run: single(run, streams), run))
+        return _finished(choices, jax.lax.fori_loop(0, n, lambda _, run: single(run, streams), run))
 
     return start, single, advance
 
@@ -221,8 +223,8 @@ def _held(run: Run, choices: Choices) -> Run:
     return run if choices.placement is None else choices.placement.hold(run)
 
 
-def _finished(run: Run) -> Run:
-    return _note_failure(run, ~all_finite((run.state.trainable, run.state.stats)))
+def _finished(choices: Choices, run: Run) -> Run:
+    return _held(_note_failure(run, ~all_finite((run.state.trainable, run.state.stats))), choices)
 
 
 def _noted(run: Run) -> Note:
@@ -261,7 +263,7 @@ def _unstreamed(*arguments: Any) -> Any:
 def _draw(streams: Mapping[str, Stream | Fed], choices: Choices, seed: Array, step: Array) -> dict[str, Batch]:
     """The batch of every stream and view at `step`: the order of the data is a function of `(seed, step)`."""
     # Seeds that are unrelated to the run's, from which the step draws.
-    own = {name: fold_seed(seed, i) for i, name in enumerate([*sorted(streams), *dict(choices.views)])}
+    own = {name: fold_seed(seed, i) for i, name in enumerate([*in_order(streams), *dict(choices.views)])}
     drawn = {}
     for name, stream in sorted(streams.items()):
         x, y, batch_size = stream.x, stream.y, dict(choices.batch_sizes)[name]

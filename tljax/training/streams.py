@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.objectives import Term
-from tljax.objectives.stream import StreamError
-from tljax.objectives.term import MAIN, SOURCE
+from tljax.objectives.stream import StreamError, called
 from tljax.types import Array, Batch, Key, Model, Output, Params
 
 Run = Callable[[Params, Any, int], tuple[Output, dict[str, Any], Params]]
@@ -82,8 +81,8 @@ def _missing(leaf: Any) -> bool:
 
 
 def _known(name: str, batches: Mapping[str, Batch], objective: Term) -> str:
-    """By which name the step has a stream: the main one may be called "source"."""
-    known = SOURCE if name == MAIN and MAIN not in batches else name
+    """By which name the step has a stream."""
+    known = called(name, batches)
     if known not in batches:
         found = ", ".join(map(repr, batches)) or "none"
         raise StreamError(f"the objective {objective} reads the stream {name!r}; this step has: {found}")

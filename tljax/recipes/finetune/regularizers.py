@@ -38,8 +38,9 @@ def _term(name: str, setup: Setup, source: tuple[Model, Params] | None, labels: 
         return l2_sp(start)
     if name == "delta":
         return delta(start, _layers(setup))
-    if source is None:
+    if name == "bss":
         return bss()
+    assert source is not None  # of the two others
     head = source[1]["head"]
     if name == "lwf":
         return lwf(start, head)
