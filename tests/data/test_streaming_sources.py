@@ -28,6 +28,12 @@ def test_dicts_by_key():
     assert batch.y.tolist() == [1]
     several = stream(rows, x=("img", "label"), y=None).examples([3])
     assert (sorted(several.x), several.y) == (["img", "label"], None)
+    pairs = [(row["img"], row["label"]) for row in rows]
+    without = stream(pairs, y=None).examples([3])
+    np.testing.assert_array_equal(without.x, batch.x)
+    assert without.y is None
+    numbers = stream([np.array([1.0, 2.0]), [3.0, 4.0]], y=None).examples([0, 1])
+    assert numbers.x.tolist() == [[1, 2], [3, 4]]
     with pytest.raises(DataError, match=r"example 0: has no key 'image', only 'img', 'label'; write stream\(..., x="):
         stream(rows).examples([0])
 

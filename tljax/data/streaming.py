@@ -78,10 +78,10 @@ class ExampleStream:
             keys = self.x if isinstance(self.x, str) else tuple(self.x or ())
             x = _pick(item, keys, "x") if isinstance(keys, str) else {key: _pick(item, key, "x") for key in keys}
             return x, None if self.y is None else _pick(item, self.y, "y")
-        if self.y is None:
-            return item, None
         if hasattr(item, "x") and hasattr(item, "y"):
-            return item.x, item.y
+            return item.x, None if self.y is None else item.y
+        if self.y is None:
+            return (item[0] if _is_labelled(item) else item), None
         if isinstance(item, tuple | list) and len(item) == 2:
             return item[0], item[1]
         raise DataError(
@@ -94,6 +94,12 @@ class ExampleStream:
         if self.classes:
             return checks.labels(one, self.classes, where)[0]
         return checks.inputs(one.astype(np.int32) if one.dtype.kind in "ub" else one, where)[0]
+
+
+def _is_labelled(item: Any) -> bool:
+    """Whether an item is an input and its class, rather than an input of two numbers or of two arrays."""
+    pair = isinstance(item, tuple | list) and len(item) == 2
+    return pair and np.ndim(item[0]) > 0 and np.ndim(item[1]) == 0
 
 
 def stream(
@@ -117,7 +123,8 @@ def stream(
     Args:
       source: anything with `len` and an index: an `ImageFolder`, a Hugging Face or torch data set, a list. Its items
         are pairs `(x, y)`, objects with `.x` and `.y`, or dicts.
-      x, y: of dicts, the keys of the input (several give a dict of inputs) and of the label. `y=None`: no labels.
+      x, y: of dicts, the keys of the input (several give a dict of inputs) and of the label. `y=None`: no labels; those
+        that items have are left out.
       transform: of one input: a `Preprocessor`, or a function, such as one that resizes.
       subset: the indices to use, as `stratified_split` gives them; by default all.
       classes: the names of the classes, by default those that the source has; then labels are checked against them.

@@ -11,7 +11,7 @@ from tljax.objectives.channel_attention import LayerError, unknown_layer
 from tljax.objectives.describe import describe
 from tljax.objectives.frozen import HEAD, frozen_copy, with_frozen
 from tljax.objectives.mean import added, widened
-from tljax.objectives.parameters import half_square, learnable
+from tljax.objectives.parameters import bare, half_square, learnable
 from tljax.objectives.stream import name_of, prefix
 from tljax.objectives.term import Metrics, Owned, Scene, Term
 from tljax.types import Array, Key, Params
@@ -111,7 +111,7 @@ def delta(
             each = feature_map_distances(scene.layers[at][name], old, attention=weights.get(name))
             parts.append(jnp.sum(each if batch.weight is None else jnp.where(batch.weight > 0, each, 0)))
         for name, leaf in learnable(scene.params).items():
-            if name.startswith(HEAD) and head_decay:
+            if bare(name).startswith(HEAD) and head_decay:
                 parts.append(head_decay * half_square(widened(leaf)))
         value = added(*parts)
         return value, state, {f"{prefix(stream)}delta": value}

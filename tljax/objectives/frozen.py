@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from tljax.objectives.mean import widened
-from tljax.objectives.parameters import StartError
+from tljax.objectives.parameters import ATTACHED, StartError, bare
 from tljax.tree import from_named, map_named, named_leaves, nearest
 from tljax.tree.paths import quoted
 from tljax.types import Array, Params, TljaxError
@@ -29,9 +29,11 @@ def frozen_copy(start: Params, params: Params, term: str) -> dict[str, Array]:
     """
     given, found = named_leaves(start), {}
     for name, leaf in named_leaves(params).items():
-        if name.startswith(HEAD):
+        if bare(name).startswith(HEAD):
             continue
         if name not in given:
+            if bare(name) != name:
+                raise StartError(f"{term}: the starting point has no {name!r}: {ATTACHED}")
             close = quoted(nearest(name, given)) or "none"
             raise StartError(
                 f"{term}: the starting point has no {name!r}; the nearest are {close}. "

@@ -1,5 +1,6 @@
 """Terms that read the parameters themselves."""
 
+import re
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ from tljax.objectives.mean import added, widened
 from tljax.objectives.term import Metrics, Owned, Scene, Term
 from tljax.tree import Selector, Spec, named_leaves, nearest, select
 from tljax.types import Array, Key, Params, TljaxError, is_state
+
+ATTACHED = "of a model with adapters give the parameters that `attach` returned, before the first step"
 
 
 class StartError(TljaxError):
@@ -20,7 +23,8 @@ def l2_sp(start: Params, *, where: Spec = "backbone/**", head_decay: float = 1.0
 
     ``1/2 ||w_S - w0_S||^2 + head_decay * 1/2 ||w_N||^2``: S are the parameters under `where` that stand in
     `start` by the same name and with the same shape, N all others; carried statistics are in neither. The
-    published weights, alpha = beta = 0.01, are ``0.01 * l2_sp(start)``. It takes the place of weight decay:
+    published weights, alpha = beta = 0.01, are ``0.01 * l2_sp(start)``. Attached adapters go with the leaves that they
+    belong to: those under `where` stay near their start. It takes the place of weight decay:
     give the optimiser none. The term owns a copy of its part of `start`, so a resumed run pulls to the same
     point. Logs `l2_sp`.
 
@@ -30,7 +34,7 @@ def l2_sp(start: Params, *, where: Spec = "backbone/**", head_decay: float = 1.0
         head_decay: beta / alpha, the pull on the new parameters; 0 for none.
 
     Raises:
-        StartError: at `init`, when no parameter under `where` stands in `start` with its shape.
+        StartError: at `init`, when no parameter under `where` stands in `start` with its shape, or an adapter does not.
 
     Reference: Li et al. 2018, arXiv:1802.01483.
 
@@ -74,6 +78,15 @@ def half_square(x: Array) -> Array:
     return 0.5 * jnp.sum(jnp.square(x))
 
 
+def bare(name: str) -> str:
+    """The name of the leaf that an attached adapter belongs to; of any other its own.
+
+    >>> bare("adapters/head/kernel/a"), bare("adapters/shared/ia3/backbone/dense"), bare("head/kernel")
+    ('head/kernel/a', 'backbone/dense', 'head/kernel')
+    """
+    return re.sub(r"^adapters/(shared/[^/]+/)?", "", name)
+
+
 def learnable(params: Params) -> dict[str, Any]:
     """The parameters by name, without the carried statistics and what is no number to be learned.
 
@@ -88,7 +101,10 @@ def learnable(params: Params) -> dict[str, Any]:
 
 
 def _anchors(start: dict[str, Any], params: Params, inside: Selector, text: str) -> dict[str, Array]:
-    wanted = {name: leaf for name, leaf in learnable(params).items() if inside.matches(name, leaf)}
+    wanted = {name: leaf for name, leaf in learnable(params).items() if inside.matches(bare(name), leaf)}
+    lacking = [name for name in wanted if bare(name) != name and name not in start]
+    if lacking:
+        raise StartError(f"{text}: the starting point has no {lacking[0]!r}: {ATTACHED}")
     shared = [name for name in wanted if name in start and jnp.shape(start[name]) == wanted[name].shape]
     if not shared:
         example = next(iter(wanted), "backbone/...")
