@@ -103,6 +103,7 @@ METHODS = {
         objective=lambda _: ce() + of.dann() + 1e-4 * of.bsp(), published=both(95.7, 97.8), before=3, **ADVERSARIAL
     ),
     "mdd": Method("mdd", lambda _: ce() + of.mdd(), both(0.01, 0.01), 2e-4, 5e-4, both(94.8, 97.8), slower=0.1),
+    "mdd-even": Method("mdd", lambda _: ce() + of.mdd(), both(0.01, 0.01), 2e-4, 5e-4, {}),
     "mcc": Method(objective=lambda _: ce() + of.mcc(), published=both(95.1, 94.6), **ADVERSARIAL),
     "cdan+mcc": Method(objective=lambda _: ce() + of.cdan() + of.mcc(), published={}, **ADVERSARIAL),
     "dann+mcc": Method(objective=lambda _: ce() + of.dann() + of.mcc(), published={}, **ADVERSARIAL),
