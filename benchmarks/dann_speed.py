@@ -28,7 +28,8 @@ if re.search(r"--threads[ =]1(?!\S)", " ".join(sys.argv)):  # XLA reads this onc
 import jax
 import jax.numpy as jnp
 import numpy as np
-from domain_digits import METHODS, TO_USPS, Data, domains, optimizer
+from domain_digits import Data, domains
+from domain_methods import METHODS, TO_USPS, optimizer
 from domain_network import network
 from facts import add_output, facts, output_of
 

@@ -62,8 +62,7 @@ class Owned(NamedTuple):
     state: Any = ()
 
 
-def _owns_nothing(key: Key, scene: Scene) -> Owned:
-    del key, scene
+def _owns_nothing(_key: Key, _scene: Scene) -> Owned:
     return Owned()
 
 
@@ -92,8 +91,7 @@ class Term:
     parts: tuple["Term", ...] = ()
     """The terms of a sum."""
     schedules: tuple[tuple[str, Schedule], ...] = ()
-    """The functions of the step that multiply something, each with what it is: a run that fails names the one that
-    gave no number."""
+    """Functions of the step that multiply something, and what it is: a failing run names the one that was no number."""
 
     def __post_init__(self) -> None:
         check_phases(self.phases, self.description)
@@ -280,9 +278,9 @@ def _scale(factor: "float | Schedule", term: Term) -> Term:
         weight = factor(scene.step) if callable(factor) else factor
         return jnp.asarray(weight, value.dtype) * value, state, metrics
 
-    inner = f"({term})" if " + " in term.description else str(term)
-    schedules = ((f"the factor of {text} * {inner}", factor),) if callable(factor) else ()
-    return dataclasses.replace(term, apply=apply, description=f"{text} * {inner}", schedules=schedules + term.schedules)
+    text = f"{text} * ({term})" if " + " in term.description else f"{text} * {term}"
+    schedules = ((f"the factor of {text}", factor),) if callable(factor) else ()
+    return dataclasses.replace(term, apply=apply, description=text, schedules=schedules + term.schedules)
 
 
 def _factor_text(factor: Any) -> str:
