@@ -61,7 +61,7 @@ def _owned_by(objective: Term, name: str) -> str:
         return name
     while objective.parts and path:
         objective = objective.parts[int(path.pop(0))]
-    return f"{'/'.join(path)} of {objective}"
+    return f"{'/'.join(path) or 'the parameter'} of {objective}"
 
 
 def _is_no_loss(name: str) -> bool:
