@@ -106,6 +106,7 @@ def test_validation_data_that_cannot_be_used(valid, message):
         ({"batch_size": 0}, "batch_size of 'train' must be a whole number, 1 or more"),
         ({"batch_size": 7, "accumulate": 2}, "and a multiple of accumulate=2; found 7"),
         ({"batch_size": {"other": 8}}, "batch_size: there is no stream 'other'; there are 'train'"),
+        ({"batch_size": {"train": 8, "source": 4}}, "'source' and 'train' are two names of one stream; give one"),
         ({"batch_size": {}}, "batch_size of 'train' must be .*; found None"),
         ({"clip_norm": -1.0}, "clip_norm must be above 0"),
         ({"ema": 2.0}, "ema is the decay"),

@@ -26,11 +26,12 @@ def mixup(num_classes: int, alpha: float = 0.2) -> Augment:
 
     def augment(key: Key, batch: Batch) -> Batch:
         _check_inputs(batch.x, "mixup")
+        if not jnp.issubdtype(batch.x.dtype, jnp.floating):
+            raise DataError(f"mixup needs inputs of floats; found {batch.x.dtype}")
         first, second = jax.random.split(key)
         share = jax.random.beta(first, alpha, alpha, dtype=jnp.float32)
         other = jax.random.permutation(second, len(batch.x))
-        x = _floats(batch.x)
-        own = share.astype(x.dtype)
+        x, own = batch.x, share.astype(batch.x.dtype)
         return batch._replace(x=own * x + (1 - own) * x[other], y=_mixed(batch.y, num_classes, share, other))
 
     return augment
@@ -92,12 +93,6 @@ def _mixed(y: Array | None, num_classes: int, share: Array, other: Array) -> Arr
 def _check_inputs(x: Any, mixing: str) -> None:
     if not hasattr(x, "dtype"):
         raise DataError(f"{mixing} mixes inputs that are one array; found a {type(x).__name__}")
-
-
-def _floats(x: Array) -> Array:
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise DataError(f"mixup needs inputs of floats; found {x.dtype}")
-    return x
 
 
 def _check(num_classes: int, alpha: float) -> None:

@@ -29,7 +29,7 @@ def warm_up(*, high: float = 1.0, low: float = 0.0, alpha: float = 1.0, steps: i
     >>> print(rise.__name__, rise(0), rise(50).round(4), rise(500).round(4))
     warm_up(alpha=10, steps=500) 0.0 0.4621 0.9999
     """
-    if not isinstance(alpha, jax.core.Tracer) and not (steps > 0 and alpha > 0):
+    if not (steps > 0 and (isinstance(alpha, jax.core.Tracer) or alpha > 0)):
         raise ScheduleError(f"warm_up needs steps > 0 and alpha > 0, found steps={steps}, alpha={alpha}")
 
     def rise(step: Array) -> Array:

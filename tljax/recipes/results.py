@@ -85,6 +85,15 @@ def mean_of(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": or_none(found.mean), "half_width": or_none(found.half_width)}
 
 
+def accuracy_step(cells: Sequence[Mapping[str, Any]]) -> float:
+    """In which steps the test accuracy of runs comes: one over the examples, `resolution` of `paired_gain`.
+
+    >>> accuracy_step([{"test": {"confusion": [[3, 1], [0, 4]]}}])
+    0.125
+    """
+    return 1 / float(np.sum(cells[0]["test"]["confusion"]))
+
+
 def gain_over(
     baseline: str, values: Sequence[float], base: Sequence[float], metric: str, *, resolution: float = 0.0
 ) -> dict[str, Any]:

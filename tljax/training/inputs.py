@@ -58,6 +58,8 @@ def by_stream(given: Mapping[str, Any], streams: Iterable[str], option: str) -> 
     """
     known = list(streams)
     found = {called(name, known): value for name, value in given.items()}
+    if len(found) < len(given):
+        raise FitError(f"{option}: 'source' and 'train' are two names of one stream; give one of them")
     unknown = sorted(found.keys() - set(known))
     if unknown:
         raise FitError(f"{option}: there is no stream {unknown[0]!r}; there are {', '.join(map(repr, known))}")

@@ -10,7 +10,7 @@ from tljax.recipes.adapting.methods import BASELINE
 from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.adapting.setup import Setup
 from tljax.recipes.adapting.train import DECAY, MOMENTUM, ORACLE, Trained
-from tljax.recipes.results import CLASS_METRICS, curve, gain_over, mean_of, numbers_of, or_nan, or_none
+from tljax.recipes.results import CLASS_METRICS, accuracy_step, curve, gain_over, mean_of, numbers_of, or_nan, or_none
 from tljax.tree import count
 
 METRIC = "accuracy"
@@ -85,7 +85,11 @@ def _values(cells: Sequence[Mapping[str, Any]], metric: str = METRIC) -> list[fl
 
 def _summary(cells: Mapping[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:
     own, base = cells[name], cells[BASELINE]
-    gain = None if name == BASELINE else gain_over(BASELINE, _values(own), _values(base), METRIC, resolution=_step(own))
+    gain = (
+        None
+        if name == BASELINE
+        else gain_over(BASELINE, _values(own), _values(base), METRIC, resolution=accuracy_step(own))
+    )
     more = {
         key: mean_of([or_nan(cell[key]) for cell in own]) for key in ("source_test", "last", "oracle", "a_distance")
     }
@@ -97,11 +101,6 @@ def _summary(cells: Mapping[str, list[dict[str, Any]]], name: str) -> dict[str, 
         "gains": {BASELINE: gain} if gain else {},
         "recall_gains": None if gain is None else _recall_gains(own, base),
     } | more
-
-
-def _step(cells: Sequence[Mapping[str, Any]]) -> float:
-    """In which steps the accuracy comes."""
-    return 1 / float(np.sum(cells[0]["test"]["confusion"]))
 
 
 def _recall_gains(own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
@@ -121,7 +120,7 @@ def _recall_gains(own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, 
 def _verdict(cells: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Whether the first method is better than training on the source alone."""
     judged = next(iter(cells))
-    gain = paired_gain(_values(cells[judged]), _values(cells[BASELINE]), resolution=_step(cells[judged]))
+    gain = paired_gain(_values(cells[judged]), _values(cells[BASELINE]), resolution=accuracy_step(cells[judged]))
     said = verdict(gain, metric=METRIC, baseline="training on the source alone", subject="Adaptation")
     return {
         "method": judged, "shots": "all", "metric": METRIC, "outcome": said.outcome, "sentence": said.sentence,

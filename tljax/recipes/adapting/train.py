@@ -85,7 +85,7 @@ def _told_of(method: Approach, seed: int, folder: pathlib.Path) -> Iterator[None
 
 
 def _cleared(folder: pathlib.Path) -> None:
-    if any(entry.name.isdigit() for entry in (folder / "checkpoints").iterdir()):
+    if any((folder / "checkpoints").glob("[0-9]*")):
         return
     shutil.rmtree(folder)
     for outer in (folder.parent, folder.parent.parent):  # those of the method and of all methods

@@ -11,7 +11,7 @@ from tljax.evaluation.report.results import label
 from tljax.recipes.finetune.methods import BASELINE
 from tljax.recipes.finetune.settings import FinetuneSettings
 from tljax.recipes.finetune.setup import Setup
-from tljax.recipes.results import CLASS_METRICS, curve, gain_over, mean_of, numbers_of, or_none
+from tljax.recipes.results import CLASS_METRICS, accuracy_step, curve, gain_over, mean_of, numbers_of, or_none
 from tljax.tree import count
 
 METRIC = "accuracy"
@@ -63,16 +63,15 @@ def _values(result: Mapping[str, Any], metric: str) -> list[float]:
     return [float(cell["test"][metric]) for cell in result["cells"]]
 
 
-def _step(result: Mapping[str, Any]) -> float:
-    """In which steps the accuracy comes."""
-    return 1 / float(np.sum(result["cells"][0]["test"]["confusion"]))
-
-
 def _summary(found: Mapping[str, Mapping[str, Any]], name: str, shots: Any) -> dict[str, Any]:
     result = found[name]
     gains = {
         other: gain_over(
-            other, _values(result, METRIC), _values(found[other], METRIC), METRIC, resolution=_step(result)
+            other,
+            _values(result, METRIC),
+            _values(found[other], METRIC),
+            METRIC,
+            resolution=accuracy_step(result["cells"]),
         )
         for other in REFERENCES
         if other in found and other != name
@@ -93,7 +92,7 @@ def _verdict(settings: FinetuneSettings, found: Mapping[str, Mapping[str, Any]],
     """Whether the first method that is no probe is better than the probe."""
     judged = next((name for name in settings.methods if name != BASELINE), BASELINE)
     own, base = (_values(found[name], METRIC) for name in (judged, BASELINE))
-    gain = paired_gain(own, base, resolution=_step(found[judged]))
+    gain = paired_gain(own, base, resolution=accuracy_step(found[judged]["cells"]))
     subject = label(judged)
     said = verdict(
         gain, metric=METRIC, baseline="a linear probe of the frozen model", subject=subject[0].upper() + subject[1:]
