@@ -80,6 +80,7 @@ def add_numerics(group: Any) -> None:
         "--microbatch", metavar="N",
         help="examples that go through the model at once, or auto: as many as fit into memory (default: the batch)",
     )  # fmt: skip
+    add("--clip-norm", type=float, metavar="N", help="scale longer gradients down to this norm (default: none are)")
     add("--mesh", metavar="AXIS=N,...", help="spread training over devices, as data=4,fsdp=2 (default: one device)")
 
 

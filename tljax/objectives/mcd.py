@@ -13,10 +13,10 @@ from tljax.objectives.describe import describe
 from tljax.objectives.discriminator import domains_of
 from tljax.objectives.mean import weighted_mean, widened
 from tljax.objectives.network import Network, network, torch_dense
+from tljax.objectives.parameters import with_adapters
 from tljax.objectives.phase import Phase
 from tljax.objectives.stream import labelled, output_of
 from tljax.objectives.term import Metrics, Owned, Scene, Term
-from tljax.tree import Selector, select
 from tljax.types import Array, Key, Model
 
 
@@ -168,11 +168,7 @@ def mcd(
 
     phases = (
         Phase("all"),
-        Phase("heads", learns=_with_adapters("head/**")),
-        Phase("backbone", learns=_with_adapters("backbone/**"), owned=False, repeat=repeat, others=False),
+        Phase("heads", learns=with_adapters("head/**")),
+        Phase("backbone", learns=with_adapters("backbone/**"), owned=False, repeat=repeat, others=False),
     )
     return Term(apply, init, text, (source, target), joint=(source, target), phases=phases)
-
-
-def _with_adapters(leaves: str) -> Selector:
-    return select(leaves) | select(f"adapters/{leaves}") | select(f"adapters/shared/*/{leaves}")

@@ -87,6 +87,15 @@ def bare(name: str) -> str:
     return re.sub(r"^adapters/(shared/[^/]+/)?", "", name)
 
 
+def with_adapters(pattern: str) -> Selector:
+    """The leaves under a pattern, and the attached adapters that belong to them.
+
+    >>> print(with_adapters("head/**").matches("adapters/head/kernel/a", jnp.ones((2, 1))))
+    True
+    """
+    return select(pattern) | select(f"adapters/{pattern}") | select(f"adapters/shared/*/{pattern}")
+
+
 def learnable(params: Params) -> dict[str, Any]:
     """The parameters by name, without the carried statistics and what is no number to be learned.
 

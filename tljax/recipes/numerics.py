@@ -1,7 +1,7 @@
-"""In which type a recipe trains, how it saves memory, and on which devices: settings that several recipes share."""
+"""In which type a recipe trains, what it clips, how it saves memory, and on which devices."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from tljax.models.remat import POLICIES
 from tljax.recipes.devices import mesh_of
@@ -17,10 +17,15 @@ class Numerics:
     {'precision': 'bfloat16', 'remat': None, 'accumulate': 4}
     """
 
+    NUMBERS: ClassVar[dict[str, type]] = {"clip_norm": float}
+
     precision: str = "float32"
     remat: str = "none"
     microbatch: str | None = None
     """Examples that go through the model at once, a number, or "auto": as many as fit into memory; None: the batch."""
+
+    clip_norm: float | None = None
+    """The largest norm of a step's gradient, to which longer ones are scaled down; None: as they are."""
 
     mesh: str | None = None
     """Over which devices training is spread, as "data=4,fsdp=2"; None: one, or of several processes all."""
@@ -36,5 +41,13 @@ class Numerics:
             require(fits, "microbatch", self.microbatch, f"auto, or a divisor of the batch size, {batch_size}")
             pieces = batch_size // size
         remat = None if self.remat == "none" else self.remat
-        found = {"precision": self.precision, "remat": remat, "accumulate": pieces}
+        found: dict[str, Any] = {"precision": self.precision, "remat": remat, "accumulate": pieces}
+        if self.clip_norm is not None:
+            require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
+            found["clip_norm"] = self.clip_norm
         return found if self.mesh is None else found | {"mesh": mesh_of(self.mesh)}
+
+    @property
+    def clipping(self) -> str:
+        """What is said of it behind the optimiser's name; "" where nothing is clipped."""
+        return "" if self.clip_norm is None else f", gradients clipped to norm {self.clip_norm:g}"

@@ -95,6 +95,7 @@ def described(settings: Any) -> dict[str, Any]:
         "precision": "float32",
         "remat": "none",
         "microbatch": None,
+        "clip_norm": None,
         "unlabelled": False,
         "test": None,
         "flip": False,

@@ -16,7 +16,7 @@ METHODS = ("full", "linear-probe", "lp-ft")
 class Settings(Numerics):
     """What `tljax transfer` is asked to do. Each field is an option of the same name."""
 
-    NUMBERS: ClassVar = {"image_size": int, "learning_rates": float}
+    NUMBERS: ClassVar = Numerics.NUMBERS | {"image_size": int, "learning_rates": float}
 
     source: str = "digits"
     target: str = "digits"

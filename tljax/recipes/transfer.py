@@ -120,7 +120,7 @@ def _about(
             "steps": settings.steps,
             "batch_size": settings.batch_size,
             "rates": list(settings.learning_rates),
-            "optimizer": "adamw, cosine decay",
+            "optimizer": f"adamw, cosine decay{settings.clipping}",
             "chosen_by": f"{monitor} on the validation split ({len(target.valid)} examples), never the test split",
             "level": 0.95,
             "interval": _UNITS[settings.repeats > 1],

@@ -51,7 +51,9 @@ def failure(
         step = checkpoints.newest()
         found = f"Checkpoint {step} in {checkpoints.folder} is from before that."
         kept = " Nothing had been saved by then." if step is None else f" {found}"
-    return NonFiniteError(f"{what}. Lower the learning rate, or clip gradients, as fit(clip_norm=1.0) does.{kept}")
+    return NonFiniteError(
+        f"{what}. Lower the learning rate, or clip gradients: fit(clip_norm=1.0), --clip-norm 1.{kept}"
+    )
 
 
 def _owned_by(objective: Term, name: str) -> str:

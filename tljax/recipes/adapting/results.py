@@ -129,7 +129,7 @@ def _verdict(cells: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 def _protocol(setup: Setup) -> dict[str, Any]:
     settings, target = setup.settings, setup.domains.target
-    falling = f"rate {settings.learning_rate:g} (1 + {DECAY:g} i)^-0.75"
+    falling = f"rate {settings.learning_rate:g} (1 + {DECAY:g} i)^-0.75{settings.clipping}"
     labels = "read for the choice" if settings.validator == "oracle" else "read for the report alone"
     known = f"the labels of the target's {len(target.test)} test examples are {labels}"
     return {

@@ -22,7 +22,7 @@ PROJECTIONS = ("auto", "tsne", "pca")
 class AdaptSettings(Numerics):
     """What `tljax adapt` is asked to do. Each field is an option of the same name."""
 
-    NUMBERS: ClassVar = {
+    NUMBERS: ClassVar = Numerics.NUMBERS | {
         "methods": str, "image_size": int, "max_length": int, "bottleneck": int, "backbone_rate": float,
     }  # fmt: skip
 

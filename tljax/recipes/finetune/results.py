@@ -108,7 +108,7 @@ def _protocol(settings: FinetuneSettings, setup: Setup, found: Mapping[str, Mapp
         "seeds": settings.seeds,
         "steps": settings.steps,
         "batch_size": settings.batch_size,
-        "optimizer": "adamw, linear warm-up and cosine decay",
+        "optimizer": f"adamw, linear warm-up and cosine decay{settings.clipping}",
         "chosen_by": f"{METRIC} on the validation split ({len(setup.task.valid)} examples), never the test split",
         "tuned": tuned,
         "adapters": {"rank": settings.rank, "alpha": settings.alpha, "target": list(settings.target)},

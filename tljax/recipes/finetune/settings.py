@@ -16,7 +16,7 @@ TUNE = ("every", "first")
 class FinetuneSettings(Numerics):
     """What `tljax finetune` is asked to do. Each field is an option of the same name."""
 
-    NUMBERS: ClassVar = {
+    NUMBERS: ClassVar = Numerics.NUMBERS | {
         "labels_per_class": int,
         "max_length": int,
         "image_size": int,
