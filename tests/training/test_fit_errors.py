@@ -11,7 +11,19 @@ from training_cases import CLASSES, TANH, examples, normed, same
 
 from tljax.data import Dataset
 from tljax.evaluation import classification
-from tljax.objectives import Owned, Term, binary_cross_entropy, cross_entropy, dann, l2_sp, mcc, mse, stateless
+from tljax.objectives import (
+    Owned,
+    Term,
+    binary_cross_entropy,
+    cross_entropy,
+    dann,
+    fixmatch,
+    l2_sp,
+    mcc,
+    mean_teacher,
+    mse,
+    stateless,
+)  # fmt: skip
 from tljax.plans import PlanError, freeze, plan
 from tljax.training import FitError, NonFiniteError, fit, fit_many, read_rows
 from tljax.training.inputs import labelled, own_subsets, padded, streams_of
@@ -203,6 +215,16 @@ def test_several_streams_need_their_subsets_by_name():
     assert own["a"].size.tolist() == [16, 16]
     assert own["b"].size.tolist() == [1, 2]
     assert own["b"].subset[:, :2].tolist() == [[7, 0], [1, 2]]
+
+
+@pytest.mark.parametrize("term", [0.5 * fixmatch(), cross_entropy() + mean_teacher()], ids=["fixmatch", "mean_teacher"])
+def test_views_of_the_same_examples_are_one_stream(term):
+    objective = cross_entropy() + term
+    apart = {"train": (X, Y), "weak": (X, None), "strong": (X + 1, None)}
+    with pytest.raises(FitError, match=r"compares 'strong' and 'weak' example by example.*views=\{'strong': 'unlab"):
+        streams_of(apart, objective)
+    one = {"train": (X, Y), "weak": (X, None)}
+    assert list(streams_of(one, objective, {"strong": "weak"})) == ["train", "weak"]
 
 
 # --- what goes wrong on the way --------------------------------------------------------------------------------------

@@ -30,6 +30,28 @@ def describe(maker: Callable[..., Any], *names: str, **options: Any) -> str:
     return text
 
 
+def factor_text(factor: Any) -> str:
+    """What a term is multiplied by, as text; raises `TypeError` for what is neither a finite number nor a schedule.
+
+    >>> factor_text(0.5), factor_text(np.float32(0.1))
+    ('0.5', '0.1')
+    """
+    if isinstance(factor, jax.core.Tracer):
+        return "weight"
+    if isinstance(factor, int | float | np.generic | np.ndarray | jax.Array) and not np.all(np.isfinite(factor)):
+        raise TypeError(f"a term is scaled by a finite number or a schedule; found {factor}")
+    if isinstance(factor, int | float) and not isinstance(factor, np.generic):
+        return repr(factor)
+    if isinstance(factor, np.generic | np.ndarray | jax.Array) and np.ndim(factor) == 0:
+        return f"{float(factor):g}"
+    if callable(factor):
+        return getattr(factor, "__name__", type(factor).__name__)
+    raise TypeError(
+        "a term is scaled by a number or a schedule (a function of the step); "
+        f"found {type(factor).__name__}: {factor!s:.60}"
+    )
+
+
 def _same(value: Any, default: Any) -> bool:
     if value is default or value is None or default is None:
         return value is default

@@ -74,4 +74,4 @@ def fixmatch(*, threshold: float = 0.95, weak: str = "weak", strong: str = "stro
         sure = confident(guide, threshold=threshold).astype(loss.dtype)
         return loss, {"fixmatch": loss, "fixmatch/confident": weighted_mean(sure, weight)}
 
-    return stateless(value, text, *dict.fromkeys((strong, weak)))
+    return stateless(value, text, *dict.fromkeys((strong, weak)), views=(strong, weak))

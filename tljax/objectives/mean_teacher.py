@@ -84,7 +84,7 @@ def mean_teacher(*, decay: float = 0.999, threshold: float = 0.0, weak: str = "w
         shares = {f"mean_teacher/{n}": weighted_mean(v.astype(loss.dtype), weight) for n, v in metrics.items()}
         return loss, teacher, {"mean_teacher": loss, **shares}
 
-    return Term(apply, init, text, (strong, weak) if weak != strong else (strong,))
+    return Term(apply, init, text, (strong, weak) if weak != strong else (strong,), views=((strong, weak),))
 
 
 def followed(slow: Params, now: Params, step: Array, decay: float, micro: Array | int = 0) -> Params:

@@ -8,18 +8,19 @@ kind.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from tljax.objectives.contract import TermError, check_params, checked, named
+from tljax.objectives.describe import factor_text
 from tljax.objectives.phase import Phase, check_phases
 from tljax.types import Array, Batch, Key, Output, Params
 
 Metrics = dict[str, Array]
 Schedule = Callable[[Array], Array]
+_T = TypeVar("_T")
 
 MAIN, SOURCE = "train", "source"
 """The stream that a term reads where nobody says otherwise, and its name where there are several domains."""
@@ -84,6 +85,8 @@ class Term:
     joint: tuple[str, ...] = ()
     """Streams that go through the model as one batch, so that batch normalisation sees them all; others go one by
     one."""
+    views: tuple[tuple[str, ...], ...] = ()
+    """Groups of streams that show the same examples, differently augmented."""
     layers: tuple[str, ...] = ()
     """The layers whose outputs it reads in `scene.layers`, as `tl.features.layers` names them."""
     phases: tuple[Phase, ...] = ()
@@ -157,11 +160,12 @@ def asked(term: Term, owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
 
 
 def stateless(
-    value: Callable[[Scene], tuple[Array, Metrics]], description: str, *streams: str, joint: tuple[str, ...] = ()
-) -> Term:
+    value: Callable[[Scene], tuple[Array, Metrics]], description: str, *streams: str,
+    joint: tuple[str, ...] = (), views: tuple[str, ...] = (),
+) -> Term:  # fmt: skip
     """A term that owns nothing: `value(scene) -> (scalar, metrics)`, what to print, and the streams it reads.
 
-    `joint`: streams that go through the model as one batch.
+    `joint`: streams that go through the model as one batch. `views`: those that show the same examples.
 
     >>> from tljax.objectives.stream import output_of  # where there are domains, "train" is called "source"
     >>> def confident(scene):
@@ -177,7 +181,8 @@ def stateless(
         loss, metrics = value(scene)
         return loss, (), metrics
 
-    return Term(apply, description=description, streams=streams or ("train",), joint=joint)
+    alike = (views,) if views else ()
+    return Term(apply, description=description, streams=streams or ("train",), joint=joint, views=alike)
 
 
 def separate(objective: Term) -> Term:
@@ -233,8 +238,8 @@ def _sum(left: Term, right: Term) -> Term:
         return sum(values[1:], start=values[0]), tuple(states), metrics
 
     return Term(
-        apply, init, f"{left} + {right}", _read(left.streams + right.streams),
-        tuple(dict.fromkeys(left.joint + right.joint)), tuple(dict.fromkeys(left.layers + right.layers)), phases, terms,
+        apply, init, f"{left} + {right}", _read(left.streams + right.streams), _each(left.joint, right.joint),
+        _each(left.views, right.views), _each(left.layers, right.layers), phases, terms,
         left.schedules + right.schedules,
     )  # fmt: skip
 
@@ -251,6 +256,10 @@ def _phases(left: Term, right: Term) -> tuple[Phase, ...]:
 def _counts(term: Term, phases: tuple[Phase, ...], now: str | None) -> bool:
     """Whether `term` has a part in the phase called `now`."""
     return bool(term.phases) or all(phase.others for phase in phases if phase.name == now)
+
+
+def _each(left: tuple[_T, ...], right: tuple[_T, ...]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys(left + right))
 
 
 def _read(streams: tuple[str, ...]) -> tuple[str, ...]:
@@ -271,7 +280,7 @@ def _both(metrics: Metrics, found: Metrics) -> Metrics:
 
 
 def _scale(factor: "float | Schedule", term: Term) -> Term:
-    text = _factor_text(factor)
+    text = factor_text(factor)
 
     def apply(owned: Owned, scene: Scene) -> tuple[Array, Any, Metrics]:
         value, state, metrics = asked(term, owned, scene)
@@ -281,20 +290,3 @@ def _scale(factor: "float | Schedule", term: Term) -> Term:
     text = f"{text} * ({term})" if " + " in term.description else f"{text} * {term}"
     schedules = ((f"the factor of {text}", factor),) if callable(factor) else ()
     return dataclasses.replace(term, apply=apply, description=text, schedules=schedules + term.schedules)
-
-
-def _factor_text(factor: Any) -> str:
-    if isinstance(factor, jax.core.Tracer):
-        return "weight"
-    if isinstance(factor, int | float | np.generic | np.ndarray | jax.Array) and not np.all(np.isfinite(factor)):
-        raise TypeError(f"a term is scaled by a finite number or a schedule; found {factor}")
-    if isinstance(factor, int | float) and not isinstance(factor, np.generic):
-        return repr(factor)
-    if isinstance(factor, np.generic | np.ndarray | jax.Array) and np.ndim(factor) == 0:
-        return f"{float(factor):g}"
-    if callable(factor) and not isinstance(factor, Term):
-        return getattr(factor, "__name__", type(factor).__name__)
-    raise TypeError(
-        "a term is scaled by a number or a schedule (a function of the step); "
-        f"found {type(factor).__name__}: {factor!s:.60}"
-    )

@@ -47,6 +47,9 @@ def streams_of(train: Any, objective: Term, views: Mapping[str, str] | None = No
     missing = [name for name in read if name not in named]
     if missing:
         raise FitError(_missing(objective, views, named, read, missing))
+    for group in objective.views:
+        if len({called(views.get(name, name), named) for name in group}) > 1:
+            raise FitError(_apart(objective, group))
     return {name: _stream(name, named[name]) for name in read}
 
 
@@ -76,6 +79,16 @@ def _missing(objective: Term, views: Mapping[str, str], named: Any, read: Any, m
         f"the objective {objective} reads the streams {', '.join(map(repr, objective.streams))}{shown}; train has "
         f"{', '.join(map(repr, named))}: give a dict with a pair (x, y) for each, also for "
         f"{', '.join(map(repr, missing))}{hint}"
+    )
+
+
+def _apart(objective: Term, group: tuple[str, ...]) -> str:
+    """What to say of streams of their own in the place of views."""
+    names, shown = " and ".join(map(repr, group)), dict.fromkeys(group, "unlabelled")
+    return (
+        f"the objective {objective} compares {names} example by example; in train they are streams of their own, each "
+        f"drawn in its own order: give their examples as one stream, 'unlabelled', and views={shown}; augment= says "
+        "how they differ. Of views that are stored, x may be a dict of both, of which augment= takes one"
     )
 
 
