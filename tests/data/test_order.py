@@ -192,6 +192,14 @@ def test_one_program_serves_all_seeds_steps_and_sizes() -> None:
     assert many[1].tolist() == run(jnp.uint32(1), jnp.int32(10)).tolist()
 
 
+def test_the_indices_are_computed_apart_from_what_reads_them() -> None:
+    def drawn(data, step, size):
+        return data[batch_indices(0, step, 4, size)]
+
+    text = jax.jit(drawn).lower(jnp.zeros((9, 2)), jnp.int32(0), jnp.int32(9)).as_text()
+    assert "optimization_barrier" in text  # without it jaxlib 0.12 on CPU compiles without end
+
+
 def test_dtype_is_int32_and_int32_arguments_are_welcome() -> None:
     assert batch_indices(0, 0, 4, 10).dtype == jnp.int32
     assert batch_indices(jnp.int32(4), jnp.int32(9), 4, jnp.int32(10)).tolist() == batch_indices(4, 9, 4, 10).tolist()

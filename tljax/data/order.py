@@ -65,7 +65,9 @@ def shuffled_index(seed: Any, epoch: Any, offset: Any, size: Any, xp: ModuleType
             row = _turn(row, key + column, xp.where(column < last, height, height - 1), xp)
         else:
             column = _turn(column, key + row, xp.where(row < height - 1, width, last), xp)
-    return (row * width + column).astype(xp.int32)
+    index = (row * width + column).astype(xp.int32)
+    # Apart from what reads it: jaxlib 0.12 on CPU, fusing the rounds into a gather, compiles without end.
+    return jax.lax.optimization_barrier(index) if xp is jnp else index
 
 
 @_WRAPS
