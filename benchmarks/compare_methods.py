@@ -11,12 +11,11 @@ An interrupted comparison goes on where it was. On two cores images take some mi
 
 import argparse
 import json
-import os
 import pathlib
 import sysconfig
 from typing import Any
 
-from facts import facts
+from facts import data_folder, facts
 
 from tljax.recipes.finetune import finetune_settings, run_finetune
 
@@ -47,10 +46,10 @@ def main() -> None:
     parser.add_argument("which", choices=sorted(COMPARISONS))
     parser.add_argument("--run-dir")
     options = parser.parse_args()
-    data = pathlib.Path(os.environ["TLJAX_DATA_DIR"])
     values = COMPARISONS[options.which] | {"labels_per_class": 10, "seeds": 5}
     for name in ("model", "data"):
-        values[name] = str(data / values[name])  # an absolute path stays as it is
+        path = pathlib.PurePath(values[name])
+        values[name] = str(data_folder(str(path.parent), path.name) / path.name)  # an absolute path stays as it is
     run_dir = options.run_dir or f"runs/compare-methods-{options.which}"
     outcome = run_finetune(finetune_settings(values | {"run_dir": run_dir}))
     print(outcome)
