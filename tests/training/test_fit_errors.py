@@ -23,7 +23,7 @@ from tljax.objectives import (
     mean_teacher,
     mse,
     stateless,
-)  # fmt: skip
+)
 from tljax.plans import PlanError, freeze, plan
 from tljax.training import FitError, NonFiniteError, fit, fit_many, read_rows
 from tljax.training.inputs import labelled, own_subsets, padded, streams_of
