@@ -47,7 +47,7 @@ def l2_sp(start: Params, *, where: Spec = "backbone/**", head_decay: float = 1.0
     >>> print(term, term.apply(term.init(jax.random.key(0), scene), scene)[0])
     l2_sp(start, head_decay=0.1) 2.45
     """
-    inside = select(where)
+    inside = with_adapters(where)
     text = describe(l2_sp, "start", where=where, head_decay=head_decay)
 
     def init(key: Key, scene: Scene) -> Owned:
@@ -87,13 +87,19 @@ def bare(name: str) -> str:
     return re.sub(r"^adapters/(shared/[^/]+/)?", "", name)
 
 
-def with_adapters(pattern: str) -> Selector:
-    """The leaves under a pattern, and the attached adapters that belong to them.
+def with_adapters(spec: Spec) -> Selector:
+    """What `spec` selects, and the attached adapters that belong to that.
 
     >>> print(with_adapters("head/**").matches("adapters/head/kernel/a", jnp.ones((2, 1))))
     True
     """
-    return select(pattern) | select(f"adapters/{pattern}") | select(f"adapters/shared/*/{pattern}")
+    inside = select(spec)
+
+    def belongs(name: str, leaf: Any) -> bool:
+        return inside.matches(bare(name), leaf)
+
+    belongs.__name__ = str(inside)
+    return select(belongs)
 
 
 def learnable(params: Params) -> dict[str, Any]:
@@ -110,7 +116,7 @@ def learnable(params: Params) -> dict[str, Any]:
 
 
 def _anchors(start: dict[str, Any], params: Params, inside: Selector, text: str) -> dict[str, Array]:
-    wanted = {name: leaf for name, leaf in learnable(params).items() if inside.matches(bare(name), leaf)}
+    wanted = {name: leaf for name, leaf in learnable(params).items() if inside.matches(name, leaf)}
     lacking = [name for name in wanted if bare(name) != name and name not in start]
     if lacking:
         raise StartError(f"{text}: the starting point has no {lacking[0]!r}: {ATTACHED}")
