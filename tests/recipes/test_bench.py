@@ -128,13 +128,21 @@ def test_the_steps_are_those_of_fit(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "examples"), [("dann", 8), ("fixmatch", 12)])
+@pytest.mark.parametrize(("method", "examples"), [("dann", 8), ("fixmatch", 12), ("dann+fixmatch", 16)])
 def test_methods_of_adaptation_read_several_streams(method, examples):
     found = open_case(settings(model=["mlp"], method=[method], batch=[4]).configurations[0], settings(model=["mlp"]))
     for _ in range(3):
         found.timed.turn()
     assert found.examples == examples
     assert found.check() > 0.5
+
+
+def test_views_of_a_stream_are_drawn_apart():
+    """Were they the same, a compiler could take one pass for both."""
+    work = load_workload(settings(model=["mlp"], method=["fixmatch"], batch=[4]).configurations[0], seed=0)
+    target = work.train["target"][0]
+    assert set(target) == {"weak", "strong"}
+    assert float(jnp.abs(target["weak"] - target["strong"]).min()) > 0
 
 
 @pytest.mark.slow

@@ -61,8 +61,8 @@ class Case:
 
     @property
     def examples(self) -> int:
-        """Examples in a step, of all streams."""
-        return sum(size for _, size in self.prepared.choices.batch_sizes)
+        """Examples in a step, of all streams and views that the objective reads."""
+        return self.configuration.batch * len(self.prepared.objective.streams)
 
     def launch(self, steps: int) -> Run:
         """Begin so many steps."""
@@ -171,7 +171,8 @@ def _compiled(prepared: Prepared, run: Run, clock: Clock) -> tuple[Ready, float,
 
 def _prepared(work: Workload, configuration: Configuration) -> Prepared:
     c, devices = configuration, mesh_of(configuration.mesh)
-    options = Options(steps=ENDLESS, batch_size=c.batch, precision=c.dtype, mesh=devices, progress=False)
+    how = {"precision": c.dtype, "mesh": devices, **work.options}
+    options = Options(steps=ENDLESS, batch_size=c.batch, progress=False, **how)
     return prepare(work.model, work.params, work.objective, work.plan, work.train, None, work.optimizer, options)
 
 

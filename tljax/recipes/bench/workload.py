@@ -1,6 +1,9 @@
 """What a configuration trains: model, parameters, objective, plan, optimiser, and random data of the right form."""
 
+import functools
 import pathlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +17,7 @@ from tljax.models.recognition import recognise
 from tljax.objectives import Term, cross_entropy
 from tljax.plans import Plan, plan
 from tljax.recipes.adapting.expression import read_call
-from tljax.recipes.adapting.methods import approach
+from tljax.recipes.adapting.methods import VIEWS, approach
 from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.adapting.setup import FRESH
 from tljax.recipes.adapting.train import optimizer as adapting_optimizer
@@ -34,7 +37,7 @@ from tljax.recipes.finetune.bench import HEAD
 from tljax.recipes.finetune.methods import BASELINE, METHODS, Options, prepared
 from tljax.recipes.options import SettingsError
 from tljax.tree import graft, named_leaves, select
-from tljax.types import Key, Model, Params
+from tljax.types import Batch, Key, Model, Params
 
 BATCHES = 4
 """How many batches of examples lie on the device."""
@@ -50,6 +53,8 @@ class Workload(NamedTuple):
     optimizer: Any
     train: Any
     """Pairs of inputs and labels by stream, on the device."""
+    options: Mapping[str, Any] = MappingProxyType({})
+    """Of `fit`: what views there are, and how they come about."""
 
 
 class Start(NamedTuple):
@@ -73,10 +78,7 @@ def load_workload(configuration: Configuration, seed: int) -> Workload:
     start = _start(c, jax.random.fold_in(key, 0))
     check_parameters(start.params, c.model)
     make = _tuned if c.method in (*METHODS, HEAD_ONLY) else _adapted
-    made = make(c, start, jax.random.fold_in(key, 1))
-    for name, (x, _) in made.train.items():
-        check_inputs(x, f"the inputs of the stream {name!r}")
-    return made
+    return make(c, start, jax.random.fold_in(key, 1))
 
 
 def _start(c: Configuration, key: Key) -> Start:
@@ -105,7 +107,7 @@ def _initialised(model: Model, example: Any, key: Key) -> Params:
 def _tuned(c: Configuration, start: Start, key: Key) -> Workload:
     """A method of `tljax finetune`."""
     method = METHODS[BASELINE if c.method == HEAD_ONLY else c.method]
-    x, y = _drawn(c, start, key)
+    x, y = _drawn("train", c, start, key)
     model, params, rate = start.model, start.params, method.rates_for(start.params)[0]
     if c.method == CACHED:
         x = jax.random.normal(key, (len(y), _width(c, start)), jnp.float32)
@@ -126,25 +128,34 @@ def _width(c: Configuration, start: Start) -> int:
 def _adapted(c: Configuration, start: Start, key: Key) -> Workload:
     """A method of `tljax adapt`: labelled examples of the source, as many of each other stream without labels.
 
-    Views of the target are drawn apart, so what augmenting them costs is not in the step.
+    Views of the target are drawn apart and stored together, so what augmenting them costs is not in the step.
     """
     method, usual = approach(c.method), AdaptSettings()
     model, params = start.model, start.params
     if method.bottleneck:
         model = with_bottleneck(model, method.bottleneck)
         params = graft(_initialised(model, start.example, key), params, reinit=list(FRESH))[0]
-    x, y = _drawn(c, start, key)
-    train: dict[str, Any] = {"train": (x, y)}
+    x, y = _drawn("source", c, start, key)
     others = [name for name in method.objective.streams if name not in ("train", "source")]
-    if others:
-        unlabelled = {name: (_drawn(c, start, jax.random.fold_in(key, i))[0], None) for i, name in enumerate(others, 1)}
-        train = {"source": (x, y), **unlabelled}
+    unlabelled = {name: _drawn(name, c, start, jax.random.fold_in(key, i))[0] for i, name in enumerate(others, 1)}
+    views = {view: stream for view, stream in VIEWS.items() if view in unlabelled}
+    options: dict[str, Any] = {}
+    if views:
+        options = {"views": views, "augment": {name: _stored(name) for name in unlabelled}}
+        unlabelled = dict.fromkeys(views.values(), unlabelled)
+    train = {"source" if others else "train": (x, y), **{name: (x, None) for name, x in unlabelled.items()}}
     optimizer = adapting_optimizer(usual.learning_rate, usual.weight_decay, method.steady)
-    return Workload(model, params, method.objective, rules(1.0, bool(method.bottleneck)), optimizer, train)
+    return Workload(model, params, method.objective, rules(1.0, bool(method.bottleneck)), optimizer, train, options)
 
 
-def _drawn(c: Configuration, start: Start, key: Key) -> tuple[Any, Any]:
-    """Inputs and labels of a few batches."""
+@functools.cache
+def _stored(name: str) -> Callable[[Key, Batch], Batch]:
+    """Takes of examples that hold several views the one called `name`."""
+    return lambda key, batch: batch._replace(x=batch.x[name])
+
+
+def _drawn(stream: str, c: Configuration, start: Start, key: Key) -> tuple[Any, Any]:
+    """Inputs and labels of a few batches; raises `BenchError` for constant ones."""
     count = BATCHES * c.batch
     tokens = select(VOCABULARY).names(start.params, required=False)
     rows = named_leaves(start.params)[tokens[0]].shape[0] if tokens else None
@@ -153,4 +164,6 @@ def _drawn(c: Configuration, start: Start, key: Key) -> tuple[Any, Any]:
         x_key, y_key = jax.random.split(key)
         return random_examples(x_key, start.example, count, rows), random_labels(y_key, count, c.classes)
 
-    return jax.jit(draw)(key)
+    x, y = jax.jit(draw)(key)
+    check_inputs(x, f"the inputs of the stream {stream!r}")
+    return x, y
