@@ -46,6 +46,7 @@ def test_a_transfer_in_half_precision_with_blocks_computed_again(tmp_path, capsy
     assert (described["precision"], described["remat"], described["accumulate"]) == ("bfloat16", "blocks", 1)
 
 
+@pytest.mark.slow
 def test_a_clipped_adaptation_differs_and_says_so(tmp_path, capsys):
     words = ["adapt", "--model", "mlp", "--method", "mcc", "--seeds", "1", "--steps", "4", "--quiet"]
     weights = {}
