@@ -69,10 +69,22 @@ def test_terms_by_hand_before_and_after_the_change(step, penalty):
 
 @pytest.mark.parametrize("form", ["product", "square"])
 def test_padding_does_not_count_in_the_penalty(form):
-    padded = jnp.concatenate([gs[:4], jnp.full((2, gs.shape[1]), 50.0)])
-    weight = jnp.array([1.0, 1, 1, 1, 0, 0])
-    found = irm_penalty(padded, y[:6], weight, form=form)
-    np.testing.assert_allclose(found, irm_penalty(gs[:4], y[:4], form=form), rtol=1e-5)
+    for rows in ([0, 1, 2, 3], [0, 2, 3, 5]):  # wherever it stands
+        weight = jnp.zeros(6).at[jnp.array(rows)].set(1.0)
+        padded = jnp.where(weight[:, None] > 0, gs[:6], jnp.nan)
+        found, slopes = jax.value_and_grad(irm_penalty)(padded, y[:6], weight, form=form)
+        np.testing.assert_allclose(found, irm_penalty(gs[rows], y[rows], form=form), rtol=1e-5)
+        assert np.isfinite(slopes).all()
+
+
+@pytest.mark.parametrize("form", ["product", "square"])
+def test_a_class_of_logit_minus_infinity_is_one_that_is_not_there(form):
+    labels = y + (y >= 2)
+    of = jax.value_and_grad(partial(irm_penalty, form=form))
+    found, slopes = of(np.insert(gs, 2, -np.inf, axis=1), labels)
+    value, expected = of(jnp.asarray(gs), y)
+    np.testing.assert_allclose(found, value, rtol=1e-5)
+    np.testing.assert_allclose(slopes, np.insert(expected, 2, 0, axis=1), atol=1e-6)
 
 
 def test_what_they_say_of_themselves():

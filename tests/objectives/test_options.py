@@ -21,7 +21,7 @@ NAN = float("nan")
         (lambda: o.vrex(("a", "b"), penalty=NAN), TermError, "penalty should be a finite number"),
         (lambda: o.warm_up(high=NAN), TermError, r"warm_up\(high=nan\): high should"),
         (lambda: o.dann(strength=NAN), TermError, "strength should be a finite number"),
-        (lambda: o.mdd(strength=jnp.float32(NAN)), o.ScheduleError, "strength should be finite; found nan"),
+        (lambda: o.mdd(strength=jnp.float32(NAN)), o.ScheduleError, "should be finite, 0 or more; found nan"),
         (lambda: jnp.float32(NAN) * o.mcc(), TypeError, "scaled by a finite number"),
         (lambda: o.dan(kernel=o.Gaussians(())), o.DomainError, r"dan: a kernel has one scale or more.*found Gaussians"),
         (lambda: o.jan(kernels=(o.Gaussians((0.0,)), o.Gaussians())), o.DomainError, "above 0"),
@@ -31,6 +31,23 @@ NAN = float("nan")
     ],
 )
 def test_what_is_no_number(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: o.mdd(margin=0), o.LabelError, r"mdd\(margin=0\): margin=0; expected a number above 0"),
+        (lambda: o.mcd(balance=-1), o.LabelError, r"mcd\(balance=-1\): balance=-1; expected 0 or more"),
+        (lambda: o.mcd(weight=-1), o.LabelError, "weight=-1; expected 0 or more"),
+        (lambda: o.adda(weight=-0.1), o.LabelError, "weight=-0.1; expected 0 or more"),
+        (lambda: o.afn(delta=-1), o.LabelError, "delta=-1; expected a number above 0"),
+        (lambda: o.information_maximization(diversity=-1), o.LabelError, "diversity=-1; expected 0 or more"),
+        (lambda: o.dann(strength=-1), o.ScheduleError, "strength should be finite, 0 or more; found -1"),
+    ],
+)
+def test_what_would_turn_a_method_round(make, error, message):
     with pytest.raises(error, match=message):
         make()
 

@@ -142,6 +142,23 @@ def test_padding_does_not_count():
         assert value(term, MOVED, padded)[0] == pytest.approx(value(term, MOVED, half)[0], rel=1e-5)
 
 
+def test_co_tuning_of_a_class_that_is_outside_is_nan_and_of_padding_nothing():
+    term, outside = tl.co_tuning(TABLE, HEAD), jnp.asarray(Y).at[:2].set(jnp.array([-1, 3]))
+    loss, metrics, _ = value(term, MOVED, {"train": Batch(jnp.asarray(X), outside)})
+    assert np.isnan(loss)
+    weight = jnp.ones(24).at[:2].set(0.0)
+    loss, metrics, _ = value(term, MOVED, {"train": Batch(jnp.asarray(X), outside, weight)})
+    rest = value(term, MOVED, {"train": Batch(jnp.asarray(X[2:]), jnp.asarray(Y[2:]))})
+    assert loss == pytest.approx(rest[0], rel=1e-5)
+    assert float(metrics["grad_norm"]) == pytest.approx(float(rest[1]["grad_norm"]), rel=1e-5)
+
+
+def test_delta_counts_examples_by_their_weight():
+    term, weight = tl.delta(START, [HIDDEN], head_decay=0.0), jnp.full(24, 0.25)
+    weighted = value(term, MOVED, {"train": Batch(jnp.asarray(X), jnp.asarray(Y), weight)})[0]
+    assert weighted == pytest.approx(value(term, MOVED)[0] / 4, rel=1e-5)
+
+
 WIDE = {"kernel": jnp.ones((8, 5))}
 
 

@@ -345,3 +345,7 @@ def test_columns_of_a_table_in_other_units_are_noted(pair):
     np.savez(pair["target"], **found | {"x": found["x"] * np.float32([1, 1000, 1, 1])})
     notes = load_setup(adapt_settings(pair | TINY)).domains.target.notes
     assert "1 of 4 columns spread 8 times as wide or more in one domain as in the other, 'column 1'" in notes[-1]
+    flat = dict(np.load(pair["source"]))  # now the target's column is the only one that spreads, a thousand wide
+    np.savez(pair["source"], **flat | {"x": flat["x"] * np.float32([1, 0, 1, 0])})
+    notes = load_setup(adapt_settings(pair | TINY)).domains.target.notes
+    assert "1 of 4 columns spread 8 times as wide or more in one domain as in the other, 'column 1'" in notes[-1]

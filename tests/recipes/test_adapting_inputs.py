@@ -97,6 +97,13 @@ def test_a_module_that_does_not_fit_the_data_is_told_before_training(tmp_path: p
             load_setup(adapt_settings({"method": "mcc", "model": f"{file}:{name}"}))
 
 
+def test_images_that_are_too_small_for_a_model_of_the_catalogue_are_told():
+    with pytest.raises(
+        SettingsError, match=r"model 'lenet': it fails on a batch of the data, \[1, 3, 3, 1\], with Zero"
+    ):
+        load_setup(adapt_settings({"method": "mcc", "model": "lenet", "image_size": 3}))
+
+
 def test_a_model_without_a_backbone_gets_a_bottleneck():
     setup = load_setup(adapt_settings({"method": "mcc", "model": "mlp(hidden=())", "bottleneck": 5}))
     assert setup.starts[0]["head"]["kernel"].shape == (5, 10)

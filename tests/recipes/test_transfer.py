@@ -287,7 +287,7 @@ def test_mnist_to_usps_helps(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> 
         target=str(data_dir / "digits" / "usps.npz"),
         model="lenet",
         shots=(10,),
-        seeds=2,
+        seeds=3,
         steps=60,
         pretrain_steps=300,
         run_dir=str(tmp_path),

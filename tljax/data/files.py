@@ -85,8 +85,9 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     except Exception as error:  # on damaged bytes decoders raise zlib.error, struct.error, KeyError ...
         if isinstance(error, OSError) and error.strerror:  # the system's own: no permission, name too long ...
             raise DataError(f"cannot read '{path}': {error.strerror}") from error
+        fault = "truncated or damaged" + (", or not in UTF-8" if isinstance(error, UnicodeDecodeError) else "")
         raise DataError(
-            f"cannot read '{path}': it is no sound {kind}, truncated or damaged ({type(error).__name__}: {error})"
+            f"cannot read '{path}': it is no sound {kind}, {fault} ({type(error).__name__}: {error})"
         ) from error
 
 

@@ -13,7 +13,8 @@ from tljax.types import Array, Batch, Key
 def mixup(num_classes: int, alpha: float = 0.2) -> Augment:
     """Each example mixed with another of the batch: ``x = l x_i + (1 - l) x_j``, and so the labels; l ~ Beta(a, a).
 
-    One l for the batch. Inputs are one array of floats; labels are classes `[B]`, or `[B, C]` of any type.
+    One l for the batch, in which no example is padding. Inputs are one array of floats; labels are classes `[B]`, or
+    `[B, C]` of any type.
 
     Reference: Zhang et al. 2018, arXiv:1710.09412.
 

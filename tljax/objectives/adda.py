@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tljax.objectives.checks import not_below_zero
 from tljax.objectives.dann import domain_adversarial
 from tljax.objectives.describe import describe
 from tljax.objectives.discriminator import (
@@ -57,7 +58,8 @@ def adda(
         target: the stream of the other.
 
     Raises:
-        ScheduleError: a `strength` that is neither a number nor a schedule.
+        LabelError: a `weight` below 0.
+        ScheduleError: a `strength` that is neither a number, 0 or more, nor a schedule.
         NetworkError: D is no network, or gives something other than `[B, 1]`.
         StreamError: the step has no such streams.
 
@@ -68,6 +70,7 @@ def adda(
     cross_entropy() + adda(weight=0.3)
     """
     text = describe(adda, weight=weight, discriminator=discriminator, strength=strength, source=source, target=target)
+    not_below_zero(text, weight=weight)
     told, rising = discriminator_of(discriminator, text), schedule_of(strength, warm_up(), text)
 
     def init(key: Key, scene: Scene) -> Owned:
@@ -123,7 +126,7 @@ def adda_from(
         target: the stream of the other.
 
     Raises:
-        ScheduleError: a `strength` that is neither a number nor a schedule.
+        ScheduleError: a `strength` that is neither a number, 0 or more, nor a schedule.
         NetworkError: D is no network, or gives something other than `[B, 1]`.
         StartError: `start` are not parameters of this model.
         StreamError: the step has no such streams.

@@ -72,7 +72,7 @@ def afn(*, delta: float = 1.0, radius: float | None = None, source: str = "sourc
     ``2 delta^2``, and what it is about: `source/feature_norm` and `target/feature_norm`, the mean lengths.
 
     Raises:
-        LabelError: a `radius` that is not above 0; features of another shape.
+        LabelError: a `radius` or `delta` that is not above 0; features of another shape.
 
     Reference: Xu et al. 2019, arXiv:1811.07456.
 
@@ -80,8 +80,7 @@ def afn(*, delta: float = 1.0, radius: float | None = None, source: str = "sourc
     0.05 * afn(delta=0.3) 0.05 * afn(radius=25)
     """
     text = describe(afn, delta=delta, radius=radius, source=source, target=target)
-    if radius is not None:
-        above_zero(text, radius=radius)
+    above_zero(text, delta=delta, **{} if radius is None else {"radius": radius})
 
     def of_domain(features: Array, weight: Array) -> Array:
         if radius is not None:

@@ -38,3 +38,15 @@ def above_zero(term: str, **options: float) -> None:
     for name, value in options.items():
         if not isinstance(value, jax.core.Tracer) and not value > 0:
             raise LabelError(f"{term}: {name}={value!r}; expected a number above 0")
+
+
+def not_below_zero(term: str, **options: float) -> None:
+    """Raises `LabelError`, naming the term, for an option below 0, which would turn a part of it round.
+
+    >>> not_below_zero("mcd()", weight=-1)
+    Traceback (most recent call last):
+    tljax.objectives.stream.LabelError: mcd(): weight=-1; expected 0 or more
+    """
+    for name, value in options.items():
+        if not isinstance(value, jax.core.Tracer) and not value >= 0:
+            raise LabelError(f"{term}: {name}={value!r}; expected 0 or more")

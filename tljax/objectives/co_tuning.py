@@ -94,7 +94,7 @@ def co_tuning(relationship: Array, source_head: Params, *, stream: str = "train"
     """Co-tuning: the source's head on the model's features predicts the source categories of the target label.
 
     The mean over the batch of ``- sum_z R[y, z] log softmax(h(features))_z``; of soft labels `[B, C]`, as mixup makes
-    them, the rows of R are mixed alike. The published weight is 2.3. Logs `co_tuning`.
+    them, the rows of R are mixed alike. An integer outside gives NaN. The published weight is 2.3. Logs `co_tuning`.
 
     The term owns the head h, which starts at `source_head` and is trained with the model by the same optimiser. The
     published code trains it at a tenth of the fresh head's rate, as the backbone; here what terms own has the plan's
@@ -134,12 +134,19 @@ def co_tuning(relationship: Array, source_head: Params, *, stream: str = "train"
         if logits.shape[-1] != len(table):
             raise LabelError(f"{text}: the model has {logits.shape[-1]} classes, the relationship {len(table)}")
         y, known = jnp.asarray(batch.y), owned.state
-        soft = jnp.matmul(y.astype(known.dtype), known, precision="highest") if y.ndim == 2 else known[y]
-        losses = cross_entropy_losses(head_logits(owned.params, output_of(scene, stream, text).features), soft)
-        loss = weighted_mean(losses, batch.weight)
+        logits = head_logits(owned.params, output_of(scene, stream, text).features)
+        loss = weighted_mean(_losses(logits, y, known), batch.weight)
         return loss, known, {f"{prefix(stream)}co_tuning": loss}
 
     return Term(apply, init, text, streams=(stream,))
+
+
+def _losses(logits: Array, y: Array, known: Array) -> Array:
+    """The cross-entropies with labels as source categories, `[B]`; NaN for a class outside, as `cross_entropy`'s."""
+    if y.ndim == 2:
+        return cross_entropy_losses(logits, jnp.matmul(y.astype(known.dtype), known, precision="highest"))
+    inside = (y >= 0) & (y < len(known))
+    return jnp.where(inside, cross_entropy_losses(logits, known[jnp.where(inside, y, 0)]), jnp.nan)
 
 
 def _check_rows(rows: Array, what: str) -> None:

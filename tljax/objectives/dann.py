@@ -69,7 +69,7 @@ def dann(
         target: the stream of the other.
 
     Raises:
-        ScheduleError: a `strength` that is neither a number nor a schedule.
+        ScheduleError: a `strength` that is neither a number, 0 or more, nor a schedule.
         NetworkError: D is no network, or gives something other than `[B, 1]`.
         StreamError: the step has no such streams.
 

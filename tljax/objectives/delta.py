@@ -62,10 +62,10 @@ def delta(
 ) -> Term:
     """DELTA: feature maps stay near those of the frozen start, on the same inputs; the head stays near 0.
 
-    ``sum over layers and examples of feature_map_distances + head_decay * 1/2 ||w_head||^2``. It is the sum over the
-    batch, as published, so that the weight belongs to a batch size; published are alpha = beta = 0.01,
-    ``0.01 * delta(start, layers)``, with batches of 48 to 64 and no weight decay. The start runs in evaluation mode,
-    the model as it is trained. Of texts the padding counts too. Logs `delta`.
+    ``sum over layers and examples of feature_map_distances + head_decay * 1/2 ||w_head||^2``, examples by their
+    weight. It is the sum over the batch, as published, so that the term's factor belongs to a batch size; published
+    are alpha = beta = 0.01, ``0.01 * delta(start, layers)``, with batches of 48 to 64 and no weight decay. The start
+    runs in evaluation mode, the model as it is trained. Of texts the padding counts too. Logs `delta`.
 
     The term owns a copy of `start` without its head, so that a resumed run pulls to the same maps.
 
@@ -109,7 +109,7 @@ def delta(
         for name in names:
             old = jax.lax.stop_gradient(tap.outputs[name])
             each = feature_map_distances(scene.layers[at][name], old, attention=weights.get(name))
-            parts.append(jnp.sum(each if batch.weight is None else jnp.where(batch.weight > 0, each, 0)))
+            parts.append(jnp.sum(each if batch.weight is None else jnp.where(batch.weight > 0, each * batch.weight, 0)))
         for name, leaf in learnable(scene.params).items():
             if bare(name).startswith(HEAD) and head_decay:
                 parts.append(head_decay * half_square(widened(leaf)))

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from tljax.objectives.checks import fitting
+from tljax.objectives.checks import fitting, not_below_zero
 from tljax.objectives.describe import describe
 from tljax.objectives.mean import weighted_mean, widened
 from tljax.objectives.stream import name_of
@@ -34,7 +34,8 @@ def tempered(logits: Array, temperature: float) -> Array:
 
 
 def entropies(logits: Array, *, epsilon: float = 0.0) -> Array:
-    """The entropy of each row's softmax in nats, `[B]`: ``-sum_c p_c log(p_c + epsilon)``, from 0 to log C.
+    """The entropy of each row's softmax in nats, `[B]`: ``-sum_c p_c log(p_c + epsilon)``, from 0 (less `epsilon`) to
+    log C.
 
     Args:
         logits: `[B, C]`.
@@ -110,7 +111,7 @@ def entropy_minimization(*, epsilon: float = 0.0, stream: str = "target") -> Ter
 def information_maximization(*, diversity: float = 1.0, stream: str = "target") -> Term:
     """The predictions for `stream` are sure of each example and spread over the classes (`information_loss`).
 
-    Logs `information_maximization`, the value that is minimised.
+    Logs `information_maximization`, the value that is minimised. `LabelError` for a `diversity` below 0.
 
     Reference: Liang et al. 2020, arXiv:2002.08546.
 
@@ -118,6 +119,7 @@ def information_maximization(*, diversity: float = 1.0, stream: str = "target") 
     information_maximization()
     """
     text = describe(information_maximization, diversity=diversity, stream=stream)
+    not_below_zero(text, diversity=diversity)
 
     def value(scene: Scene) -> tuple[Array, Metrics]:
         name = name_of(scene, stream, text)

@@ -23,12 +23,12 @@ def irm_penalty(logits: Array, labels: Array, weight: Array | None = None, *, fo
 
     With ``g(rows) = d/ds mean cross_entropy(s logits, labels)`` at s = 1, of some of the rows:
 
-    - "product": ``g(even rows) g(odd rows)``, which has no bias and may be below 0: what the authors' code, DomainBed
-      and TLlib take
+    - "product": ``g(even rows) g(odd rows)``, counted without padding, which has no bias and may be below 0: what the
+      authors' code, DomainBed and TLlib take
     - "square": ``g(all rows)^2``, as the paper writes it; never below 0
 
     Args:
-        logits: `[B, C]`, with B at least 2 for the product.
+        logits: `[B, C]`, with B at least 2 for the product. A class of logit -inf is one that is not there.
         labels: classes `[B]`.
         weight: of the examples, `[B]`, 0 for padding; None for all ones.
         form: which of the two.
@@ -48,19 +48,21 @@ def irm_penalty(logits: Array, labels: Array, weight: Array | None = None, *, fo
     if form == "product" and len(logits) < 2:
         raise DomainError("irm: the product is of the even and the odd rows; found a batch of one in a domain")
 
-    # A row that does not count must not reach the product with the scale: 0 times NaN is NaN.
-    counted = logits if weight is None else jnp.where(jnp.asarray(weight)[:, None] > 0, logits, 0)
+    weight = jnp.ones(len(logits), logits.dtype) if weight is None else jnp.asarray(weight)
+    real = weight > 0
+    # What does not count must not reach the product with the scale: 0 times NaN, or infinity, is NaN.
+    counted = jnp.where(real[:, None], jnp.maximum(logits, -1e30), 0)
 
-    def slope(rows: slice) -> Array:
+    def slope(weight: Array) -> Array:
         def risk(scale: Array) -> Array:
-            losses = cross_entropy_losses(scale * counted[rows], labels[rows])
-            return weighted_mean(losses, None if weight is None else weight[rows])
+            return weighted_mean(cross_entropy_losses(scale * counted, labels), weight)
 
         return jax.grad(risk)(jnp.ones((), logits.dtype))
 
     if form == "square":
-        return jnp.square(slope(slice(None)))
-    return slope(slice(0, None, 2)) * slope(slice(1, None, 2))
+        return jnp.square(slope(weight))
+    odd = jnp.cumsum(real) % 2 == 0
+    return slope(jnp.where(odd, 0, weight)) * slope(jnp.where(odd, weight, 0))
 
 
 def irm(streams: Sequence[str], *, penalty: float = 1.0, anneal: int = 500, form: Form = "product") -> Term:

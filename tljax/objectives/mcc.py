@@ -15,9 +15,9 @@ from tljax.types import Array
 def minimum_class_confusion(logits: Array, *, temperature: float = 2.5) -> Array:
     """How much the predictions of a batch confuse the classes: from 0, all predicted and with certainty, to 1 - 1/C.
 
-    ``P = softmax(logits / T)``; ``w_i = B (1 + exp(-H_i)) / sum_j (1 + exp(-H_j))``, H the entropies of the rows of P,
-    carries no gradient; ``M = P^T diag(w) P`` with rows divided by their sums; the loss is ``(sum M - trace M) / C``,
-    1/C for each class that no example comes near.
+    ``P = softmax(logits / T)``; ``w_i = B (1 + exp(-H_i)) / sum_j (1 + exp(-H_j))``, H the entropies of the rows of P
+    (with the ``epsilon=1e-5`` of the authors' code), carries no gradient; ``M = P^T diag(w) P`` with rows divided by
+    their sums; the loss is ``(sum M - trace M) / C``, 1/C for each class that no example comes near.
 
     Args:
         logits: `[B, C]`.

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tljax.objectives.checks import fitting
+from tljax.objectives.checks import fitting, not_below_zero
 from tljax.objectives.classification import cross_entropy_losses
 from tljax.objectives.describe import describe
 from tljax.objectives.discriminator import domains_of
@@ -141,6 +141,7 @@ def mcd(
     cross_entropy() + mcd(weight=0.3, balance=0.03)
     """
     text = describe(mcd, head=head, weight=weight, balance=balance, repeat=repeat, source=source, target=target)
+    not_below_zero(text, weight=weight, balance=balance)
 
     @functools.cache
     def second(outputs: int) -> Network:

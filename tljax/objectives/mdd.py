@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tljax.objectives.checks import fitting
+from tljax.objectives.checks import above_zero, fitting
 from tljax.objectives.describe import describe
 from tljax.objectives.discriminator import domains_of
 from tljax.objectives.mean import weighted_mean, widened
@@ -142,7 +142,8 @@ def mdd(
         target: the stream of the other.
 
     Raises:
-        ScheduleError: a `strength` that is neither a number nor a schedule.
+        LabelError: a `margin` that is not above 0.
+        ScheduleError: a `strength` that is neither a number, 0 or more, nor a schedule.
         NetworkError: h is no network, or gives something other than `[B, C]`.
         StreamError: the step has no such streams.
 
@@ -155,6 +156,7 @@ def mdd(
     text = describe(
         mdd, margin=margin, regression=regression, head=head, strength=strength, source=source, target=target
     )
+    above_zero(text, margin=margin)
     rising = schedule_of(strength, warm_up(high=0.1), text)
     disparity = regression_disparity if regression else margin_disparity
 

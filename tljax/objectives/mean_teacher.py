@@ -18,6 +18,9 @@ from tljax.types import Array, Key, Params, is_state
 def consistency_losses(logits: Array, others: Array) -> Array:
     """How far the predictions of two passes are apart, `[B]`: ``sum_c (softmax(logits)_c - softmax(others)_c)^2``.
 
+    The sum over the classes, as TLlib takes it; the published code of mean teachers takes the mean, so that a weight
+    from there is C times as large.
+
     Args:
         logits: `[B, C]`.
         others: `[B, C]`. Gradients flow to both.
@@ -97,14 +100,16 @@ def followed(slow: Params, now: Params, step: Array, decay: float, micro: Array 
     >>> followed(slow, now, jnp.int32(0), 0.9)["w"].tolist(), followed(slow, now, jnp.int32(1), 0.9)["w"].tolist()
     ([1.0, 1.0], [0.5, 0.5])
     """
-    share = jnp.maximum(jnp.float32(1 - decay), 1 / (step.astype(jnp.float32) + 1))
-    share = jnp.where(jnp.asarray(micro) == 0, share, 0)
+
+    def share(dtype: Any) -> Array:
+        least = jnp.maximum(jnp.asarray(1 - decay, dtype), 1 / (step.astype(dtype) + 1))
+        return jnp.where(jnp.asarray(micro) == 0, least, 0)
 
     def move(name: str, old: Array, new: Array) -> Array:
         wide = new.astype(old.dtype)
         if is_state(name) or not jnp.issubdtype(old.dtype, jnp.floating):
             return wide
-        return old + share.astype(old.dtype) * (wide - old)
+        return old + share(old.dtype) * (wide - old)
 
     return map_named(move, slow, now)
 

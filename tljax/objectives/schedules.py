@@ -71,7 +71,7 @@ def schedule_of(given: float | Schedule | None, default: Schedule, term: str) ->
     """What the option `strength` of `term` says: a schedule, a number that stays, or None for `default`.
 
     Raises:
-        ScheduleError: it is neither.
+        ScheduleError: it is neither, or a number below 0, which would turn the game round.
 
     >>> print(schedule_of(0.5, warm_up(), "dann()")(jnp.int32(3)))
     0.5
@@ -82,6 +82,6 @@ def schedule_of(given: float | Schedule | None, default: Schedule, term: str) ->
         return given
     if isinstance(given, bool) or np.ndim(given) or not isinstance(given, int | float | np.number | np.ndarray | Array):
         raise ScheduleError(f"{term}: strength is a number or a schedule, as warm_up(steps=200); found {given!r:.60}")
-    if not isinstance(given, jax.core.Tracer) and not np.isfinite(given):
-        raise ScheduleError(f"{term}: strength should be finite; found {given}")
+    if not isinstance(given, jax.core.Tracer) and not 0 <= given < np.inf:
+        raise ScheduleError(f"{term}: strength should be finite, 0 or more; found {given}")
     return lambda step: jnp.asarray(given)

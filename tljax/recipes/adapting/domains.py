@@ -220,13 +220,17 @@ def standardised(domains: Domains) -> Domains:
 
 
 def _noting_columns(target: Task, domains: Domains) -> Task:
-    """A note of the columns of a table that spread `SCALES` times as wide in one domain as in the other."""
+    """A note of the columns of a table that spread `SCALES` times as wide in one domain as in the other.
+
+    A column that is the same everywhere in a domain is left on its scale, and counts as of spread 1.
+    """
     parts = domains.source.train.x, domains.target.train.x
     if parts[0].ndim != 2 or not all(map(len, parts)):
         return target
-    narrow, wide = np.sort([np.std(x, axis=0) for x in parts], axis=0)
+    spreads = [np.std(x, axis=0) for x in parts]
+    narrow, wide = np.sort([np.where(spread == 0, 1, spread) for spread in spreads], axis=0)
     names = domains.source.features or [f"column {i}" for i in range(len(wide))]
-    found = [names[i] for i in np.flatnonzero((narrow > 0) & (wide >= SCALES * narrow))]
+    found = [names[i] for i in np.flatnonzero(wide >= SCALES * narrow)]
     note = (
         f"{len(found)} of {len(wide)} columns spread {SCALES:g} times as wide or more in one domain as in the other, "
     )

@@ -75,17 +75,16 @@ def load_setup(settings: AdaptSettings) -> Setup:
         pretrained = load_pretrained(settings.weights, num_classes=classes, example=domains.example, reinit="head/**")
         model = pretrained.model
     else:
-        model = model_of(settings.model or usual_model(domains.source.train.x.shape[1:]), classes)
-        _check_model(model, settings.model, domains.example, classes)
+        spec = settings.model or usual_model(domains.source.train.x.shape[1:])
+        model = model_of(spec, classes)
+        _check_model(model, spec, domains.example, classes)
     if settings.width:
         model = with_bottleneck(model, settings.width)
     return Setup(settings, noted(domains, settings.batch_size), model, pretrained)
 
 
-def _check_model(model: Model, spec: str | None, example: Any, classes: int) -> None:
-    """Raise `SettingsError` for a model of the user's that cannot look at an example, or has other outputs."""
-    if spec is None or ":" not in spec:
-        return
+def _check_model(model: Model, spec: str, example: Any, classes: int) -> None:
+    """Raise `SettingsError` for a model that cannot look at an example, or has other outputs."""
     try:
         params = jax.eval_shape(model.init, jax.random.key(0), jax.tree.map(jnp.asarray, example))
         logits = jax.eval_shape(model.apply, params, example).logits
