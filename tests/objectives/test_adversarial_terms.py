@@ -161,7 +161,7 @@ def test_the_gradient_for_the_features_is_turned_round_and_warmed_up(make):
     options = {"head": Line(4)} if make is mdd else {"discriminator": SHARED}
     term, at = make(**options), scene()
     owned, turned = begun(term), slopes(term, begun(term), at)
-    straight = slopes(make(strength=-1.0, **options), owned, at)()
+    straight = slopes(make(strength=lambda step: -1.0, **options), owned, at)()
     strength = 0.0462117 if make is mdd else 0.462117
     for i in range(2):
         assert np.abs(straight[i]).max() > 1e-4
