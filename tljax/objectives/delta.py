@@ -10,7 +10,7 @@ from tljax.models.taps import tapped
 from tljax.objectives.channel_attention import LayerError, unknown_layer
 from tljax.objectives.describe import describe
 from tljax.objectives.frozen import HEAD, frozen_copy, with_frozen
-from tljax.objectives.mean import added, widened
+from tljax.objectives.mean import added, weighted_sum, widened
 from tljax.objectives.parameters import bare, half_square, learnable
 from tljax.objectives.stream import name_of, prefix
 from tljax.objectives.term import Metrics, Owned, Scene, Term
@@ -109,7 +109,7 @@ def delta(
         for name in names:
             old = jax.lax.stop_gradient(tap.outputs[name])
             each = feature_map_distances(scene.layers[at][name], old, attention=weights.get(name))
-            parts.append(jnp.sum(each if batch.weight is None else jnp.where(batch.weight > 0, each * batch.weight, 0)))
+            parts.append(weighted_sum(each, batch.weight))
         for name, leaf in learnable(scene.params).items():
             if bare(name).startswith(HEAD) and head_decay:
                 parts.append(head_decay * half_square(widened(leaf)))

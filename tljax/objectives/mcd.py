@@ -130,6 +130,7 @@ def mcd(
         target: the stream of the other.
 
     Raises:
+        LabelError: a `weight` or `balance` below 0.
         NetworkError: the head is no network, or gives something other than `[B, C]`.
         PhaseError: `repeat` is no whole number, or below 1.
         StreamError: the step has no such streams, or the source no labels.

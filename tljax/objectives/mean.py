@@ -25,14 +25,22 @@ def ratio_of_sums(over: Array, under: Array, weight: Array | None = None) -> Arr
     >>> print(ratio_of_sums(jnp.array([2.0, 6.0]), jnp.array([1.0, 3.0])))
     2.0
     """
-    if weight is not None:
-        weight = jnp.asarray(weight).astype(over.dtype)
-        real = weight > 0
-        # A product would let NaN or inf through from padding: 0 * nan is nan.
-        over = jnp.where(real, over * weight, 0)
-        under = jnp.where(real, under * weight, 0)
-    total = jnp.sum(under)
-    return jnp.where(total > 0, jnp.sum(over) / jnp.where(total > 0, total, 1), jnp.zeros_like(total))
+    total = weighted_sum(under, weight)
+    return jnp.where(total > 0, weighted_sum(over, weight) / jnp.where(total > 0, total, 1), jnp.zeros_like(total))
+
+
+def weighted_sum(values: Array, weight: Array | None = None) -> Array:
+    """`sum(weight * values)` for `[B]` arrays; a weight of 0 marks padding, whatever its value is.
+
+    >>> import jax.numpy as jnp
+    >>> print(weighted_sum(jnp.array([2.0, jnp.inf]), jnp.array([0.5, 0.0])))
+    1.0
+    """
+    if weight is None:
+        return jnp.sum(values)
+    weight = jnp.asarray(weight).astype(values.dtype)
+    # A product would let NaN or inf through from padding: 0 * nan is nan.
+    return jnp.sum(jnp.where(weight > 0, values * weight, 0))
 
 
 def widened(x: Array) -> Array:
