@@ -277,6 +277,16 @@ def test_a_schedule_that_gives_no_number_is_named():
 
 
 @pytest.mark.slow
+def test_where_all_terms_fail_none_is_blamed():
+    broken = start()
+    broken["head"] = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e38), broken["head"])
+    domains = {"train": {"source": (X, Y), "target": (X, None)}, "steps": 2, "valid": None, "monitor": "loss"}
+    said = r"at step \d, in all its terms \(cross_entropy, mcc\), as where the model's outputs"
+    with pytest.raises(NonFiniteError, match=said):
+        run(params=broken, objective=cross_entropy() + mcc(), **domains)
+
+
+@pytest.mark.slow
 def test_what_a_term_owns_is_told_by_the_term():
     def apply(owned, scene):
         w = owned.params["w"]

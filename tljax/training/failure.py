@@ -32,8 +32,11 @@ def failure(
     learnt = {**run.state.trainable, "stats": run.state.stats}
     lost = [name for name in losses if name in metrics]
     if lost:
-        terms = [name for name in metrics if name not in losses and not _is_no_loss(name)]
+        of_terms = [name for name in run.broken if name not in losses and not _is_no_loss(name)]
+        terms = [name for name in of_terms if run.broken[name]]
         which = f": of its terms {_listed(terms)}" if terms else ""
+        if terms == of_terms and len(terms) > 1:
+            which = f", in all its terms ({_listed(terms)}), as where the model's outputs are not finite"
         which = which or (f", and none of its terms: look at the factors of {objective}" if objective.parts else "")
         what = f"the {lost[0].replace('_', ' of the phase ', 1)} became NaN or infinite at step {failed}{which}"
     elif np.any(exhausted(run.state.scaling)):
