@@ -89,6 +89,17 @@ def _spread(x: Array, count: int, key: Key) -> Array:
     return jax.lax.fori_loop(0, count, draw, start)[0]
 
 
+def _root(covariance: Array) -> Array:
+    """The Cholesky factor; where rounding hides that a matrix is positive definite, that of one just above it."""
+    root = jnp.linalg.cholesky(covariance)
+    more = jnp.finfo(root.dtype).eps * len(root) * jnp.trace(covariance)
+
+    def above() -> Array:
+        return jnp.linalg.cholesky(covariance + more * jnp.eye(len(root), dtype=root.dtype))
+
+    return jax.lax.cond(jnp.all(jnp.isfinite(root)), lambda: root, above)
+
+
 @jax.jit
 def _mixture(x: Array, means: Array, iterations: Array, tolerance: Array, regularization: Array) -> Array:
     """The responsibilities `[N, K]` of the fitted components."""
@@ -97,7 +108,7 @@ def _mixture(x: Array, means: Array, iterations: Array, tolerance: Array, regula
 
     def expect(weights: Array, means: Array, covariances: Array) -> tuple[Array, Array]:
         def log_density(one: tuple[Array, Array]) -> Array:
-            root = jnp.linalg.cholesky(one[1])
+            root = _root(one[1])
             away = jax.scipy.linalg.solve_triangular(root, (x - one[0][None]).T, lower=True)
             volume = jnp.sum(jnp.log(jnp.diagonal(root)))
             return -0.5 * (d * math.log(2 * math.pi) + jnp.sum(away**2, axis=0)) - volume
