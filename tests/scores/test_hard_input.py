@@ -80,7 +80,7 @@ def test_zero_and_duplicate_columns_and_far_more_columns_than_rows(name: str) ->
 def test_a_mixture_of_components_with_few_examples_in_any_unit() -> None:
     x = np.concatenate([X, X], axis=1).astype(np.float32)
     found = [scores.nleep(scale * x, Y) for scale in (1, 30, 1000)]
-    np.testing.assert_allclose(found, found[0], rtol=1e-3)
+    np.testing.assert_allclose(found, found[0], atol=1e-6)
 
 
 @every
