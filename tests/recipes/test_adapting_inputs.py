@@ -99,7 +99,7 @@ def test_a_module_that_does_not_fit_the_data_is_told_before_training(tmp_path: p
 
 def test_images_that_are_too_small_for_a_model_of_the_catalogue_are_told():
     with pytest.raises(
-        SettingsError, match=r"model 'lenet': it fails on a batch of the data, \[1, 3, 3, 1\], with Zero"
+        SettingsError, match=r"model 'lenet': it fails on a batch of the data, \[1, 3, 3, 1\], with Zero.*--image-size"
     ):
         load_setup(adapt_settings({"method": "mcc", "model": "lenet", "image_size": 3}))
 

@@ -80,7 +80,7 @@ def afn(*, delta: float = 1.0, radius: float | None = None, source: str = "sourc
     0.05 * afn(delta=0.3) 0.05 * afn(radius=25)
     """
     text = describe(afn, delta=delta, radius=radius, source=source, target=target)
-    above_zero(text, delta=delta, **{} if radius is None else {"radius": radius})
+    above_zero(text, **({"delta": delta} if radius is None else {"radius": radius}))
 
     def of_domain(features: Array, weight: Array) -> Array:
         if radius is not None:

@@ -47,7 +47,7 @@ def failure(
         what = f"parameters became NaN or infinite by step {failed}: {_listed(leaves + metrics)}"
         if any(name.startswith("grad_norm") for name in metrics):
             parts = ", ".join(str(part) for part in objective.parts or (objective,))
-            what += f"; the loss was finite and its gradient not, as of a root, a norm or a quotient at 0, in {parts}"
+            what += f"; the loss was finite and its gradient not: look for a root, norm or quotient at 0 in {parts}"
     at = jnp.int32(failed - 1)  # the number of updates before that
     lost_schedules = [name for name, schedule in objective.schedules if not jnp.all(jnp.isfinite(schedule(at)))]
     if lost_schedules:

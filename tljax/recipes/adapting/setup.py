@@ -93,7 +93,8 @@ def _check_model(model: Model, spec: str, example: Any, classes: int) -> None:
     except Exception as error:
         shapes = ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(example))
         raise SettingsError(
-            f"model {spec!r}: it fails on a batch of the data, {shapes}, with {type(error).__name__}: {error}"
+            f"model {spec!r}: it fails on a batch of the data, {shapes}, with {type(error).__name__}: {error}; choose "
+            "another --model, or for images another --image-size"
         ) from error
     if logits.shape != (1, classes):
         raise SettingsError(

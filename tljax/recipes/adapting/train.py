@@ -138,7 +138,7 @@ def _fitted(setup: Setup, method: Approach, seed: int, folder: pathlib.Path, sho
         steps=settings.steps,
         batch_size=settings.batch_size,
         **settings.of_fit(settings.batch_size),
-        **({"views": VIEWS, "augment": setup.views} if _compares_views(method) else {}),
+        **({"views": VIEWS, "augment": setup.views} if compares_views(method) else {}),
         eval_every=max(1, settings.steps // EVALUATIONS),
         run_dir=folder / f"seed_{seed}",
         progress=f"{method.name} {seed + 1}/{settings.seeds}" if show else False,
@@ -150,7 +150,13 @@ def _adapts(method: Approach) -> bool:
     return method.objective.streams != ("train",)
 
 
-def _compares_views(method: Approach) -> bool:
+def compares_views(method: Approach) -> bool:
+    """Whether its terms read views of the target's examples.
+
+    >>> from tljax.recipes.adapting.methods import approach
+    >>> compares_views(approach("dann+fixmatch")), compares_views(approach("dann"))
+    (True, False)
+    """
     return not VIEWS.keys().isdisjoint(method.objective.streams)
 
 

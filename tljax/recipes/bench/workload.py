@@ -20,8 +20,8 @@ from tljax.recipes.adapting.expression import read_call
 from tljax.recipes.adapting.methods import VIEWS, approach
 from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.adapting.setup import FRESH
+from tljax.recipes.adapting.train import compares_views, rules
 from tljax.recipes.adapting.train import optimizer as adapting_optimizer
-from tljax.recipes.adapting.train import rules
 from tljax.recipes.bench.inputs import (
     ROW,
     SIDE,
@@ -138,11 +138,10 @@ def _adapted(c: Configuration, start: Start, key: Key) -> Workload:
     x, y = _drawn("source", c, start, key)
     others = [name for name in method.objective.streams if name not in ("train", "source")]
     unlabelled = {name: _drawn(name, c, start, jax.random.fold_in(key, i))[0] for i, name in enumerate(others, 1)}
-    views = {view: stream for view, stream in VIEWS.items() if view in unlabelled}
     options: dict[str, Any] = {}
-    if views:
-        options = {"views": views, "augment": {name: _stored(name) for name in unlabelled}}
-        unlabelled = dict.fromkeys(views.values(), unlabelled)
+    if compares_views(method):
+        options = {"views": VIEWS, "augment": {name: _stored(name) for name in unlabelled}}
+        unlabelled = dict.fromkeys(VIEWS.values(), unlabelled)
     train = {"source" if others else "train": (x, y), **{name: (x, None) for name, x in unlabelled.items()}}
     optimizer = adapting_optimizer(usual.learning_rate, usual.weight_decay, method.steady)
     return Workload(model, params, method.objective, rules(1.0, bool(method.bottleneck)), optimizer, train, options)
@@ -150,7 +149,8 @@ def _adapted(c: Configuration, start: Start, key: Key) -> Workload:
 
 @functools.cache
 def _stored(name: str) -> Callable[[Key, Batch], Batch]:
-    """Takes of examples that hold several views the one called `name`."""
+    """Takes of examples that hold several views the one called `name`; the same function each time, so that a step that
+    was compiled is found again."""
     return lambda key, batch: batch._replace(x=batch.x[name])
 
 
