@@ -14,11 +14,11 @@ from tljax.types import Array
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's mode "L"
 
 
-def resize_images(x: np.ndarray, size: tuple[int, int], *, batch_size: int = 256) -> np.ndarray:
+def resize_images(x: np.ndarray, size: tuple[int, int], *, batch_size: int = 256, where: str = "x") -> np.ndarray:
     """Images `[N, H, W, C]` at another height and width, `[N, h, w, C]` float32.
 
     Bilinear with antialiasing: shrinking averages over the pixels that fall together. Done `batch_size` images at a
-    time, so that memory stays bounded.
+    time, so that memory stays bounded. `where` names the images in errors.
 
     Raises:
       DataError: `x` is not `[N, H, W, C]`, or the size is not positive.
@@ -27,7 +27,7 @@ def resize_images(x: np.ndarray, size: tuple[int, int], *, batch_size: int = 256
     (3, 4, 6, 1)
     """
     if x.ndim != 4:
-        raise DataError(f"only images [N, H, W, C] can be resized; found {list(x.shape)}")
+        raise DataError(f"{where}: only images [N, H, W, C] can be given a height and width; found {list(x.shape)}")
     if len(size) != 2 or min(size) < 1:
         raise DataError(f"the size of images is (height, width), both 1 or more; found {tuple(size)}")
     size = (int(size[0]), int(size[1]))
@@ -70,7 +70,7 @@ def match_images(dataset: Dataset, height: int, width: int, channels: int) -> Da
         )
     if found > channels:  # the cheaper side first: resize what has fewer channels
         x = (x @ _LUMA)[..., None]
-    x = resize_images(x, (height, width))
+    x = resize_images(x, (height, width), where=f"data set {dataset.name!r}")
     return dataclasses.replace(dataset, x=np.repeat(x, channels // found, axis=3) if found < channels else x)
 
 

@@ -143,7 +143,9 @@ def _parts(name: str, raw: Raw, size: tuple[int, int] | None, task: Reading | No
         for split, x in raw.x.items()
     }
     if size is not None:
-        parts = {split: dataclasses.replace(part, x=resize_images(part.x, size)) for split, part in parts.items()}
+        where = f"data set {name!r}"
+        resized = {split: resize_images(part.x, size, where=where) for split, part in parts.items()}
+        parts = {split: dataclasses.replace(part, x=resized[split]) for split, part in parts.items()}
     _check_shapes(parts)
     return parts, labels.note
 

@@ -118,7 +118,8 @@ def load_unlabelled(
         x = prepared_images(x, name, prepare)
     else:
         x = as_inputs(x, name)
-        x = x if shape is None else resize_images(checks.inputs(x, f"data set {name!r}"), shape)
+        where = f"data set {name!r}"
+        x = x if shape is None else resize_images(checks.inputs(x, where), shape, where=where)
     return Unlabelled(x, found.names, name, found.notes)
 
 
