@@ -48,3 +48,6 @@ def test_errors_name_the_thing():
     model = lenet(3)
     with pytest.raises(ModelError, match=r"lenet takes images \[B, H, W, C\].*found the shape \(2, 64\)"):
         model.init(KEY, jnp.zeros((2, 64)))
+    with pytest.raises(ModelError, match=r"sides of 4 pixels or more; found the shape \(2, 3, 8, 1\)"):
+        model.init(KEY, jnp.zeros((2, 3, 8)))
+    assert model.init(KEY, jnp.zeros((2, 4, 7)))["backbone"]["dense"]["kernel"].shape == (64, 200)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tljax.data import load_whole
+from tljax.models import ModelError
 from tljax.recipes.adapting import adapt_settings
 from tljax.recipes.adapting.models import model_of
 from tljax.recipes.adapting.setup import load_setup
@@ -54,6 +55,14 @@ class Wide(nn.Module):
     @nn.compact
     def __call__(self, x):
         return nn.Dense(self.num_classes + 1)(x.reshape(len(x), -1))
+
+class Gone(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.max_pool(x, (9, 9)).reshape(len(x), -1)
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(x)
 """
 
 
@@ -91,6 +100,10 @@ def test_a_module_that_does_not_fit_the_data_is_told_before_training(tmp_path: p
     file.write_text(NET)
     for name, message in (
         ("Raises", r"nets.py:Raises': it fails on a batch of the data, \[1, 8, 8, 1\], with .*Error"),
+        (
+            "Gone",
+            r"nets.py:Gone': nothing of a batch of the data, \[1, 8, 8, 1\], reaches '.*kernel', \[0, 10\]; choose",
+        ),
         ("Wide", r"nets.py:Wide': it should give \[B, 10\], num_classes outputs.*; found \[1, 11\] for one"),
     ):
         with pytest.raises(SettingsError, match=message):
@@ -98,9 +111,7 @@ def test_a_module_that_does_not_fit_the_data_is_told_before_training(tmp_path: p
 
 
 def test_images_that_are_too_small_for_a_model_of_the_catalogue_are_told():
-    with pytest.raises(
-        SettingsError, match=r"model 'lenet': it fails on a batch of the data, \[1, 3, 3, 1\], with Zero.*--image-size"
-    ):
+    with pytest.raises(ModelError, match=r"lenet takes images with sides of 4 pixels or more; found .*\(1, 3, 3, 1\)"):
         load_setup(adapt_settings({"method": "mcc", "model": "lenet", "image_size": 3}))
 
 

@@ -14,6 +14,7 @@ from tljax.models.classifier import as_images, classifier
 from tljax.models.convolution import convolve
 from tljax.models.family import Family, Found, Shapes, nothing
 from tljax.models.max_pooling import max_pool
+from tljax.models.wrapping import ModelError
 from tljax.tree import input_channels
 from tljax.types import Array, Model
 
@@ -64,6 +65,8 @@ class _LeNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         x = as_images(x, "lenet")
+        if min(x.shape[1:3]) < 4:
+            raise ModelError(f"lenet takes images with sides of 4 pixels or more; found the shape {x.shape}")
         for i, width in enumerate(self.channels):
             size = (self.kernel, self.kernel)
             x = nn.relu(nn.Conv(width, size, conv_general_dilated=convolve, name=f"conv_{i}")(x))

@@ -18,7 +18,7 @@ from tljax.recipes.adapting.reading import read_domains
 from tljax.recipes.adapting.settings import AdaptSettings
 from tljax.recipes.adapting.views import augmentations, require_images
 from tljax.recipes.options import SettingsError
-from tljax.tree import graft
+from tljax.tree import graft, named_leaves
 from tljax.types import Model, Params, TljaxError
 
 SMALL = 32
@@ -84,18 +84,24 @@ def load_setup(settings: AdaptSettings) -> Setup:
 
 
 def _check_model(model: Model, spec: str, example: Any, classes: int) -> None:
-    """Raise `SettingsError` for a model that cannot look at an example, or has other outputs."""
+    """Raise `SettingsError` for a model that cannot look at an example, sees nothing of it, or has other outputs."""
+    shapes = ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(example))
+    advice = "choose another --model, or for images another --image-size"
     try:
         params = jax.eval_shape(model.init, jax.random.key(0), jax.tree.map(jnp.asarray, example))
         logits = jax.eval_shape(model.apply, params, example).logits
     except TljaxError:
         raise
     except Exception as error:
-        shapes = ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(example))
         raise SettingsError(
-            f"model {spec!r}: it fails on a batch of the data, {shapes}, with {type(error).__name__}: {error}; choose "
-            "another --model, or for images another --image-size"
+            f"model {spec!r}: it fails on a batch of the data, {shapes}, with {type(error).__name__}: {error}; {advice}"
         ) from error
+    for name, leaf in named_leaves(params).items():
+        if name.endswith("kernel") and not leaf.size:
+            raise SettingsError(
+                f"model {spec!r}: nothing of a batch of the data, {shapes}, reaches {name!r}, {list(leaf.shape)}; "
+                + advice
+            )
     if logits.shape != (1, classes):
         raise SettingsError(
             f"model {spec!r}: it should give [B, {classes}], num_classes outputs for each example; found "
