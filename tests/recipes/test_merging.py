@@ -10,7 +10,8 @@ import pytest
 from tljax.checkpoints import load_weights, save_weights
 from tljax.cli import main
 from tljax.models import export, load_pretrained, vit
-from tljax.peft import dora, full, join, load_adapters, lora, merge, save_adapters
+from tljax.peft import PeftError, dora, full, join, load_adapters, lora, merge, save_adapters
+from tljax.recipes.merging import combine_adapters
 from tljax.tree import map_named, named_leaves
 
 
@@ -137,6 +138,29 @@ def test_combine_writes_the_weighted_sum(adapted, tmp_path: pathlib.Path) -> Non
             start = named_leaves(base.params)[name]
             expected = start + 0.7 * (models[0][name] - start) + 0.5 * (models[1][name] - start)
             np.testing.assert_allclose(leaf, expected, atol=2e-5)
+
+
+def test_combine_by_signs_and_by_chance(adapted, tmp_path: pathlib.Path) -> None:
+    folder, base, sets = adapted
+    start = named_leaves(base.params)
+    changes = [
+        {name: leaf - start[name] for name, leaf in named_leaves(merge(base.params, sets[name_of])).items()}
+        for name_of in ("one", "two")
+    ]
+    command = ["adapters", "combine", str(folder / "one"), str(folder / "two"), "--base", str(folder / "base")]
+    for method, options in (("ties", ["--density", "1"]), ("dare", ["--rate", "0"])):
+        out = tmp_path / method
+        assert main([*command, "--method", method, *options, "--rank", "12", "--out", str(out)]) == 0
+        found = load_adapters(out, base.model, base.params).adapters
+        for name, leaf in named_leaves(merge(base.params, found)).items():
+            if not name.endswith(("query/kernel", "value/kernel")):
+                continue
+            one, two = (np.asarray(change[name]) for change in changes)
+            agree = np.where(one * two > 0, (one + two) / 2, np.where(np.abs(one) > np.abs(two), one, two))
+            expected = one + two if method == "dare" else agree
+            np.testing.assert_allclose(leaf, start[name] + expected, atol=5e-5, err_msg=f"{method} {name}")
+    with pytest.raises(PeftError, match="--method tees; expected one of cat, svd, ties, dare"):
+        combine_adapters([str(folder / "one")], str(tmp_path / "c"), base=str(folder / "base"), method="tees")
 
 
 def test_list_export_and_what_cannot_be_combined(

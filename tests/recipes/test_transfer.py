@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tljax.checkpoints.run import RunError
+from tljax.cli import main
 from tljax.data import DataError
 from tljax.recipes import Settings, SettingsError, run_transfer
 from tljax.recipes.evaluated import run_evaluate
@@ -166,6 +167,37 @@ def test_finished_runs_are_evaluated_as_recorded_and_anew(outcome, tmp_path: pat
     np.savez(tmp_path / "one.npz", x=raw[one], y=np.array(target.test.classes)[target.test.y[one]])
     few = run_evaluate([outcome.folder], data=str(tmp_path / "one.npz"))  # of one class, and fewer than parts
     assert [row["examples"] for row in few.rows] == [2, 2, 2]
+
+
+def test_new_data_may_be_a_part_of_the_classes_and_of_other_images(outcome, tmp_path: pathlib.Path) -> None:
+    _, target = load_tasks(settings(outcome.folder))
+    raw = target.test.x * target.statistics.std + target.statistics.mean
+    names = np.array(target.test.classes)[target.test.y]
+    np.savez(tmp_path / "grey.npz", x=raw, y=names)
+    np.savez(tmp_path / "colour.npz", x=np.repeat(raw, 3, axis=3), y=names)
+    some = target.test.classes[:2]
+    rows = [
+        run_evaluate([outcome.folder], data=str(tmp_path / f"{name}.npz"), classes=",".join(some)).rows
+        for name in ("grey", "colour")
+    ]
+    for grey, colour in zip(*rows, strict=True):
+        assert grey["examples"] == np.isin(names, some).sum()
+        assert colour["metrics"]["nll"]["values"] == pytest.approx(grey["metrics"]["nll"]["values"], rel=1e-4)
+    np.savez(tmp_path / "rows.npz", x=raw.reshape(len(raw), -1), y=names)
+    with pytest.raises(DataError, match="only images"):
+        run_evaluate([outcome.folder], data=str(tmp_path / "rows.npz"))
+
+
+def test_the_command_evaluates_and_writes_json(outcome, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    folder = str(outcome.folder)
+    assert main(["evaluate", folder, "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads(run_evaluate([outcome.folder]).json)
+    assert main(["evaluate", folder, folder, "--json", str(tmp_path / "a" / "b.json")]) == 0
+    assert "scratch" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "a" / "b.json").read_text())["rows"]) == 2 * len(found["rows"])
+    assert main(["evaluate", folder, "--classes", "1"]) == 2
+    assert "name them with --data" in capsys.readouterr().err
 
 
 @pytest.mark.slow
