@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tljax.selection import Candidate, SelectionError, rank_features
 from tljax.selection.answer import answer
@@ -97,12 +98,34 @@ def test_priors_pull_less_where_the_examples_say_more() -> None:
 def test_what_fine_tuning_reached_takes_the_place_of_the_estimate() -> None:
     given, y, _ = checked({"a": features(1.0), "b": features(1.0, seed=1)}, LABELS)
     found = estimate(given, y, subsets=4, seed=0, racing=True)
-    ranking = answer(found, measured={"a": (0.95, 0.01), "b": (0.80, 0.01)})
+    ranking = answer(found, measured={"a": (0.95, 500), "b": (0.80, 500)})
     assert ranking.best == "a"
     assert ranking.decided
     assert [row.finetuned for row in ranking.standings] == [0.95, 0.80]
     assert ranking.standings[0].accuracy == pytest.approx(0.95, abs=0.01)
     assert "fine-tuned %" in ranking.table()
+
+
+@pytest.mark.parametrize(("right", "of"), [(20, 40), (37, 40), (900, 1000), (4, 4), (0, 4), (40, 40), (1000, 1000)])
+def test_what_was_reached_is_known_about_as_well_as_a_proportion(right: int, of: int) -> None:
+    given, y, _ = checked({"a": features(1.0)}, LABELS)
+    found = estimate(given, y, subsets=4, seed=0, racing=True)
+    row = answer(found, measured={"a": (right / of, of)}).standings[0]
+    jeffreys = stats.beta(right + 0.5, of - right + 0.5)
+    low, high = jeffreys.interval(0.9)
+    if 0 < right < of:
+        assert [row.accuracy, row.low, row.high] == pytest.approx([jeffreys.mean(), low, high], abs=0.025)
+    else:  # all right, or all wrong: more careful, and no more than a few times as wide
+        assert high - low < row.high - row.low < 2.6 * (high - low)
+        assert row.accuracy == pytest.approx(jeffreys.mean(), abs=0.3 / np.sqrt(of))
+
+
+def test_of_candidates_that_were_fine_tuned_alike_more_labels_are_no_advice() -> None:
+    given, y, _ = checked({"a": features(1.0), "b": features(1.0, seed=1)}, LABELS)
+    found = estimate(given, y, subsets=4, seed=0, racing=True)
+    ranking = answer(found, measured={"a": (1.0, 4), "b": (1.0, 4)})
+    assert ranking.more_labels is None
+    assert "more examples to judge their fine-tuning by would tell" in ranking.verdict
 
 
 def test_a_gap_that_labels_could_close_says_how_many() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tljax.evaluation.report.standings import VOTES
 from tljax.selection.estimate import Estimate
-from tljax.selection.fusion import ERROR, WEIGHTS, Posterior, logit, posterior
+from tljax.selection.fusion import ERROR, WEIGHTS, Posterior, posterior
 
 CONFIDENCE = 0.8
 """From this probability of being the best on, the ranking is decided."""
@@ -72,7 +72,9 @@ class Ranking:
         if self.decided:
             return f"{first.name} is the best with probability {first.p_best:.2f}; {cost}."
         names = f"{', '.join(self.contenders[:-1])} and {self.contenders[-1]}"
-        if self.more_labels is None:
+        if all(row.finetuned is not None for row in self.standings if row.name in self.contenders):
+            told = "more examples to judge their fine-tuning by would tell"
+        elif self.more_labels is None:
             told = "more labels alone would not tell, fine-tuning them would"
         else:
             told = f"about {self.more_labels} more labels would tell the first two apart"
@@ -139,11 +141,15 @@ def _cell(votes: Mapping[str, float], name: str) -> str:
     return f"{100 * votes[name]:.1f}" if "%" in VOTES[name] else f"{votes[name]:.3f}"
 
 
-def answer(found: Estimate, *, measured: Mapping[str, tuple[float, float]] | None = None) -> Ranking:
-    """The ranking that an estimate leads to.
+def answer(found: Estimate, *, measured: Mapping[str, tuple[float, int]] | None = None) -> Ranking:
+    r"""The ranking that an estimate leads to.
 
-    `measured` has for candidates that were fine-tuned the accuracy and its standard deviation, which take the place of
-    the estimate; how much they differ from it on average is what the others are expected to differ too.
+    `measured` has for candidates that were fine-tuned the accuracy and on how many examples it was judged. That takes
+    the place of the estimate; how much they differ from it on average is what the others are expected to differ too.
+    Of k right among n the empirical logit and its variance are taken, which are finite for k = n too (Gart and Zweifel
+    1967, Biometrika 54):
+
+    .. math:: \log \frac{k + 1/2}{n - k + 1/2}, \qquad \frac{1}{k + 1/2} + \frac{1}{n - k + 1/2}.
     """
     level, noise, error = _with_measured(found, measured or {})
     told = posterior(level, noise, found.priors, error=error)
@@ -152,28 +158,30 @@ def answer(found: Estimate, *, measured: Mapping[str, tuple[float, float]] | Non
     standings = tuple(_standing(found, told, int(i), most, measured or {}) for i in order)
     contenders = _contenders(standings)
     decided = len(contenders) == 1
-    more = None if decided else _more_labels(found, level, noise, error, *order[:2])
+    judged = all(name in (measured or {}) for name in contenders)
+    more = None if decided or judged else _more_labels(found, level, noise, error, *order[:2])
     return Ranking(standings, decided, contenders, more, found.examples, found.classes, _notes(found, standings))
 
 
 def _with_measured(
-    found: Estimate, measured: Mapping[str, tuple[float, float]]
+    found: Estimate, measured: Mapping[str, tuple[float, int]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     level, noise = found.level.copy(), found.noise.copy()
     error = np.full(len(level), ERROR)
     places = [found.names.index(name) for name in measured]
     if places:
-        accuracy = np.clip([measured[found.names[i]][0] for i in places], 0.005, 0.995)
-        deviation = np.array([measured[found.names[i]][1] for i in places])
-        level += np.mean(logit(accuracy) - level[places])
-        level[places], error[places] = logit(accuracy), 0.0
+        accuracy, examples = np.array(list(measured.values()), float).T
+        right, wrong = accuracy * examples + 0.5, (1 - accuracy) * examples + 0.5
+        reached = np.log(right / wrong)
+        level += np.mean(reached - level[places])
+        level[places], error[places] = reached, 0.0
         noise[places], noise[:, places] = 0.0, 0.0
-        noise[places, places] = np.maximum(deviation / (accuracy * (1 - accuracy)), 1e-3) ** 2
+        noise[places, places] = 1 / right + 1 / wrong
     return level, noise, error
 
 
 def _standing(
-    found: Estimate, told: Posterior, i: int, most: int, measured: Mapping[str, tuple[float, float]]
+    found: Estimate, told: Posterior, i: int, most: int, measured: Mapping[str, tuple[float, int]]
 ) -> Standing:
     name = found.names[i]
     mean, deviation, low, high, p_best, regret = (float(a[i]) for a in told)

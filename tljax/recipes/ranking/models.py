@@ -102,7 +102,7 @@ def rank_entries(
     ranking = answer(found)
     if finetune < 1:
         return ranking
-    measured: dict[str, tuple[float, float]] = {}
+    measured: dict[str, tuple[float, int]] = {}
     for row in sorted(ranking.standings, key=lambda row: -row.p_best):
         if entries[row.name].model is not None and len(measured) < finetune:
             judge = None if valid is None else valid[row.name]

@@ -35,8 +35,8 @@ class Tuning:
     seed: int = 0
 
 
-def finetuned_accuracy(entry: Entry, valid: Any, tuning: Tuning, *, title: str, show: bool) -> tuple[float, float]:
-    """The accuracy of LP-FT at its best learning rate, and its standard deviation.
+def finetuned_accuracy(entry: Entry, valid: Any, tuning: Tuning, *, title: str, show: bool) -> tuple[float, int]:
+    """The accuracy of LP-FT at its best learning rate, and on how many examples it was judged.
 
     Judged on `valid`; without it by cross-validation of the entry's examples, whose classes then need two
     examples each. Where the head is no linear function of the features, all is fine-tuned from the head as it is.
@@ -73,9 +73,7 @@ def finetuned_accuracy(entry: Entry, valid: Any, tuning: Tuning, *, title: str, 
             logits = np.asarray(predict(model, learnt, tested.x, batch_size=64).logits)
             right[r].append(logits.argmax(-1) == np.asarray(tested.y))
     accuracy = max(float(np.mean(np.concatenate(found))) for found in right.values())
-    tested_in_all = len(valid) if valid is not None else len(data)
-    smooth = (accuracy * tested_in_all + 0.5) / (tested_in_all + 1)
-    return accuracy, float(np.sqrt(smooth * (1 - smooth) / tested_in_all))
+    return accuracy, len(valid if valid is not None else data)
 
 
 def _folds(data: Any, valid: Any, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
