@@ -1,5 +1,7 @@
 """What can be streamed: folders, dicts, pairs; and what is said of what cannot."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,29 @@ def test_dicts_by_key():
         stream(rows).examples([0])
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)])
+def test_pictures_are_grey_or_of_three_colours(mode, channels):
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    picture = image.fromarray(pixels).convert(mode)
+    batch = stream([(picture, 1)]).examples([0])
+    back = np.asarray(picture.convert("L" if channels == 1 else "RGB"), np.float32).reshape(1, 4, 5, channels) / 255
+    np.testing.assert_allclose(batch.x, back, atol=1e-6)
+
+
+def test_items_with_x_and_y():
+    class Item(NamedTuple):
+        name: str
+        x: np.ndarray
+        y: int
+
+    items = [Item("a", np.float32([1, 2]), 0), Item("b", np.float32([3, 4]), 1)]
+    batch = stream(items).examples([1])
+    assert (batch.x.tolist(), batch.y.tolist()) == ([[3, 4]], [1])
+    with pytest.raises(DataError, match=r"should be a pair \(x, y\), a dict, or have .x and .y; found float"):
+        stream([1.0]).examples([0])
+
+
 def test_what_cannot_be_streamed():
     with pytest.raises(DataError, match="needs a source with len"):
         stream(iter([1]))
@@ -45,6 +70,10 @@ def test_what_cannot_be_streamed():
         stream([])
     with pytest.raises(DataError, match="holds 2 examples; subset goes from 0 to 5"):
         stream([(1.0, 0), (2.0, 1)], subset=[0, 5])
+    with pytest.raises(DataError, match="workers is a number of processes, 0 or more; found -1"):
+        stream([(1.0, 0)], workers=-1)
+    with pytest.raises(DataError, match=r"subset must be a list of indices; found float64 \[1\]"):
+        stream([(1.0, 0)], subset=[0.5])
     with pytest.raises(DataError, match=r"lies outside 0 \.\. 1"):
         stream([(1.0, 2)], classes=("a", "b")).example(0)
     with pytest.raises(DataError, match="those of a batch must be alike"):

@@ -10,6 +10,7 @@ from tljax.checkpoints.run import RunError
 from tljax.cli import main
 from tljax.data.error import DataError
 from tljax.evaluation.report import render_text
+from tljax.evaluation.report.unlabelled import advice
 from tljax.recipes import SettingsError
 from tljax.recipes.adapting import adapt_settings, run_adapt
 from tljax.recipes.adapting.measure import cell
@@ -129,6 +130,12 @@ def test_a_few_labelled_examples_to_test_on(pair, no_distance, tmp_path: pathlib
     setup = load_setup(adapt_settings(pair | TINY | places | known | {"test": str(tmp_path / "few.npz")}))
     assert setup.domains.target.test.y.tolist() == [0, 1, 0, 1]
     assert setup.domains.target.test.classes == setup.domains.classes == tuple(NAMES)
+
+
+@pytest.mark.parametrize(("whole", "advised"), [(80, "label all 80"), (150, "about ±6 p"), (10_000, "about ±10 p")])
+def test_how_to_know_is_said_with_what_it_would_tell(whole: int, advised: str):
+    """By hand: 1.96 sqrt(0.25 / 100) are 9.8 points, times sqrt(50 / 149) of 150 examples 5.7."""
+    assert advised in advice({"target": {"test": whole}})
 
 
 @pytest.mark.slow
