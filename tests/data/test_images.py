@@ -33,7 +33,7 @@ def test_resize_keeps_constants_and_does_not_depend_on_the_batch() -> None:
     np.testing.assert_allclose(resize_images(x, (4, 5), batch_size=3), whole, rtol=1e-6)
     assert resize_images(x, (6, 6)) is x
     for wrong in (x[0], x[..., 0]):
-        with pytest.raises(DataError, match=r"^x: only images \[N, H, W, C\] can be given"):
+        with pytest.raises(DataError, match=r"^what is resized holds no images \[N, H, W, C\]"):
             resize_images(wrong, (4, 4))
     with pytest.raises(DataError, match="both 1 or more"):
         resize_images(x, (0, 4))

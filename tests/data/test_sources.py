@@ -90,7 +90,7 @@ def test_images_get_a_channel_axis_and_the_size_asked_for(npz: Path, tmp_path: P
     np.savez(tmp_path / "flat.npz", x=X.reshape(30, -1).astype(int), y=Y)
     flat = load(tmp_path / "flat.npz").train.x
     assert (flat.shape, flat.dtype, flat.max()) == ((24, 30), np.float32, 255)  # only uint8 are pixels
-    with pytest.raises(DataError, match="only images"):
+    with pytest.raises(DataError, match="holds no images"):
         load(tmp_path / "flat.npz", size=4)
 
 

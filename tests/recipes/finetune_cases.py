@@ -1,11 +1,13 @@
 """A pretrained encoder and a data set of sentences, small enough to be fine-tuned in seconds."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.models import bert, export
+from tljax.models import bert, export, resnet
 
 GOOD, BAD, OTHERS = ("good", "fine", "lovely"), ("bad", "dull", "awful"), ("film", "a", "the", "plot", "was")
 
@@ -24,6 +26,20 @@ def write_model(folder):
     export(model, jax.jit(model.init)(jax.random.key(0), x), folder)
     made.save(str(folder / "tokenizer.json"))
     return folder
+
+
+PREPROCESSOR = {"size": {"height": 8, "width": 8}, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+
+
+def write_net(file, seed=0, width=2, preprocessor=None):
+    """A small net for three classes of images, in the weight file `file`; its parameters are returned."""
+    model = resnet(8, num_classes=3, width=width)
+    params = jax.jit(model.init)(jax.random.key(seed), np.ones((1, 8, 8, 3), np.float32))
+    file.parent.mkdir(exist_ok=True)
+    export(model, params, file, format="safetensors")
+    if preprocessor is not None:
+        (file.parent / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return params
 
 
 def write_sentences(folder):

@@ -208,8 +208,7 @@ TINY = {"method": "mcc", "model": "mlp(hidden=(8,))", "bottleneck": 0, "seeds": 
         "batch_size": 8, "projection": "pca"}  # fmt: skip
 
 
-def test_a_run_from_end_to_end(pair, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tljax.recipes.adapting.measure.a_distance", lambda *features: 1.5)  # seconds to compile
+def test_a_run_from_end_to_end(pair, no_distance, tmp_path: pathlib.Path):
     settings = adapt_settings(pair | TINY | {"run_dir": str(tmp_path / "run")})
     outcome = run_adapt(settings, show=False)
     results = outcome.results

@@ -43,11 +43,6 @@ def pair(tmp_path: pathlib.Path) -> dict[str, str]:
     return {name: str(tmp_path / f"{name}.npz") for name in ("source", "target")}
 
 
-@pytest.fixture
-def no_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tljax.recipes.adapting.measure.a_distance", lambda *features: 1.5)  # seconds to compile
-
-
 @pytest.mark.slow
 def test_a_run_from_end_to_end(pair, no_distance, tmp_path: pathlib.Path):
     settings = adapt_settings(pair | TINY | {"run_dir": str(tmp_path / "run")})

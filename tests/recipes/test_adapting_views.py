@@ -77,8 +77,7 @@ def test_fixmatch_without_images_is_refused(tmp_path: pathlib.Path):
 
 
 @pytest.mark.slow
-def test_runs_with_views_continue_to_the_same_bytes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tljax.recipes.adapting.measure.a_distance", lambda *features: 1.5)  # seconds to compile
+def test_runs_with_views_continue_to_the_same_bytes(no_distance, tmp_path: pathlib.Path):
     settings = adapt_settings(TINY | {"methods": ["fixmatch", "mean-teacher"], "run_dir": str(tmp_path / "run")})
     results = run_adapt(settings, show=False).results
     assert results["methods"] == ["fixmatch", "mean-teacher", "source-only"]
@@ -91,8 +90,7 @@ def test_runs_with_views_continue_to_the_same_bytes(tmp_path: pathlib.Path, monk
 
 
 @pytest.mark.slow
-def test_mean_teacher_needs_no_images(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tljax.recipes.adapting.measure.a_distance", lambda *features: 1.5)
+def test_mean_teacher_needs_no_images(no_distance, tmp_path: pathlib.Path):
     y = np.arange(60) % 2
     np.savez(tmp_path / "it.npz", x=np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), y=y)
     both = dict.fromkeys(("source", "target"), str(tmp_path / "it.npz"))

@@ -1,16 +1,15 @@
 """`tljax adapt --weights`: from a pretrained model of sentences, and from one of images."""
 
 import csv
-import json
+import itertools
 import pathlib
 import shutil
 
-import jax
 import numpy as np
 import pytest
-from finetune_cases import write_images, write_model, write_sentences
+from finetune_cases import PREPROCESSOR, write_images, write_model, write_net, write_sentences
 
-from tljax.models import export, resnet
+from tljax.data import DataError
 from tljax.recipes import SettingsError
 from tljax.recipes.adapting import adapt_settings, run_adapt
 from tljax.recipes.adapting.setup import load_setup
@@ -20,18 +19,10 @@ from tljax.tree import named_leaves
 SHORT = {"seeds": 1, "steps": 4, "batch_size": 4, "projection": "pca"}
 
 
-@pytest.fixture(autouse=True)
-def no_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tljax.recipes.adapting.measure.a_distance", lambda *features: 1.5)  # seconds to compile
-
-
 @pytest.fixture
 def net(tmp_path: pathlib.Path) -> dict[str, np.ndarray]:
     """Weights of three classes in the folder "net"; returned by name."""
-    model = resnet(8, num_classes=3, width=2)
-    params = jax.jit(model.init)(jax.random.key(0), np.ones((1, 8, 8, 3), np.float32))
-    (tmp_path / "net").mkdir()
-    export(model, params, tmp_path / "net" / "model.safetensors", format="safetensors")
+    params = write_net(tmp_path / "net" / "model.safetensors")
     return {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
 
 
@@ -59,10 +50,9 @@ def test_the_body_is_that_of_the_file_and_the_head_is_of_the_data(net, squares) 
 
 
 @pytest.mark.slow
-def test_images_go_through_the_preprocessor_beside_the_weights(net, squares, tmp_path: pathlib.Path) -> None:
+def test_images_go_through_the_preprocessor_beside_the_weights(squares, no_distance, tmp_path: pathlib.Path) -> None:
     image = pytest.importorskip("PIL.Image")
-    config = {"size": {"height": 8, "width": 8}, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
-    (tmp_path / "net" / "preprocessor_config.json").write_text(json.dumps(config))
+    write_net(tmp_path / "net" / "model.safetensors", preprocessor=PREPROCESSOR)
     settings = adapt_settings({**squares, **SHORT, "method": "mcc", "run_dir": str(tmp_path / "run")})
     domains = load_setup(settings).domains
     shown = np.concatenate([part.x for part in (domains.source.train, domains.source.valid, domains.source.test)])
@@ -78,15 +68,18 @@ def test_images_go_through_the_preprocessor_beside_the_weights(net, squares, tmp
     assert run_evaluate([tmp_path / "run"], data=squares["target"]).rows[0]["examples"] == 24
 
 
-def test_a_table_is_nothing_for_a_model_of_images(net, squares, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "a.csv").write_text("x,label\n" + "1,a\n2,b\n" * 9)
-    for side in ("source", "target"):
-        with pytest.raises(SettingsError, match=r"model.safetensors' takes images; '.*a.csv' is a table of numbers"):
-            load_setup(adapt_settings({**squares, "method": "mcc", side: str(tmp_path / "a.csv")}))
+@pytest.mark.parametrize("preprocessor", [None, PREPROCESSOR], ids=["bare", "told"])
+def test_rows_of_numbers_are_nothing_for_a_model_of_images(preprocessor, squares, tmp_path: pathlib.Path) -> None:
+    write_net(tmp_path / "net" / "model.safetensors", preprocessor=preprocessor)
+    (tmp_path / "rows.csv").write_text("x,label\n" + "1,bright\n2,dark\n" * 9)
+    np.savez(tmp_path / "rows.npz", x=np.ones((18, 1), np.float32), y=["bright", "dark"] * 9)
+    for side, kind in itertools.product(("source", "target"), ("csv", "npz")):
+        with pytest.raises(DataError, match=r"data set 'rows' holds no images"):
+            load_setup(adapt_settings({**squares, "method": "mcc", side: str(tmp_path / f"rows.{kind}")}))
 
 
 @pytest.mark.slow
-def test_sentences_from_end_to_end(tmp_path: pathlib.Path) -> None:
+def test_sentences_from_end_to_end(no_distance, tmp_path: pathlib.Path) -> None:
     model, source = write_model(tmp_path / "bert"), write_sentences(tmp_path)
     target = tmp_path / "other"
     target.mkdir()

@@ -6,16 +6,15 @@ import itertools
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
-from finetune_cases import write_images, write_model, write_sentences
+from finetune_cases import PREPROCESSOR, write_images, write_model, write_net, write_sentences
 
 from tljax import peft
 from tljax.checkpoints import load_weights
 from tljax.checkpoints.run import RunError
 from tljax.data.text import load_tokenizer
-from tljax.models import export, load_pretrained, resnet
+from tljax.models import load_pretrained
 from tljax.recipes import SettingsError
 from tljax.recipes.evaluated import run_evaluate
 from tljax.recipes.finetune import FinetuneSettings, run_finetune, train
@@ -171,12 +170,7 @@ def test_settings_that_make_no_sense(options, message: str) -> None:
 
 @pytest.mark.slow
 def test_images_by_a_folder_s_preprocessor(tmp_path: pathlib.Path) -> None:
-    model = resnet(8, num_classes=3, width=2)
-    params = jax.jit(model.init)(jax.random.key(0), np.ones((1, 8, 8, 3), np.float32))
-    (tmp_path / "net").mkdir()
-    export(model, params, tmp_path / "net" / "model.safetensors", format="safetensors")
-    config = {"size": {"height": 8, "width": 8}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
-    (tmp_path / "net" / "preprocessor_config.json").write_text(json.dumps(config))
+    write_net(tmp_path / "net" / "model.safetensors", preprocessor=PREPROCESSOR)
     found = run_finetune(
         FinetuneSettings(
             model=str(tmp_path / "net" / "model.safetensors"),

@@ -1,32 +1,23 @@
 """`tljax finetune` on images: what the options say of their size, scale and parts."""
 
-import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
-from finetune_cases import write_images, write_model, write_sentences
+from finetune_cases import PREPROCESSOR, write_images, write_model, write_net, write_sentences
 
 from tljax.data import DataError
-from tljax.models import export, resnet
 from tljax.recipes import SettingsError
 from tljax.recipes.finetune import FinetuneSettings
 from tljax.recipes.finetune.setup import load_setup
-
-CONFIG = {"size": {"height": 8, "width": 8}, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Weights without and with a preprocessor beside them, and a folder of images."""
     folder = tmp_path_factory.mktemp("images")
-    model = resnet(8, num_classes=3, width=2)
-    params = jax.jit(model.init)(jax.random.key(0), np.ones((1, 8, 8, 3), np.float32))
-    for name in ("bare", "told"):
-        (folder / name).mkdir()
-        export(model, params, folder / name / "model.safetensors", format="safetensors")
-    (folder / "told" / "preprocessor_config.json").write_text(json.dumps(CONFIG))
+    for name, preprocessor in (("bare", None), ("told", PREPROCESSOR)):
+        write_net(folder / name / "model.safetensors", preprocessor=preprocessor)
     data = write_images(folder / "squares")
     return {"bare": str(folder / "bare"), "told": str(folder / "told"), "data": str(data)}
 

@@ -5,10 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
-from finetune_cases import write_images
+from finetune_cases import write_images, write_net
 
 from tljax.cli import main
-from tljax.models import export, mlp, resnet
+from tljax.models import mlp
 from tljax.recipes import SettingsError, Tuning, rank_models
 from tljax.recipes.ranking import RankSettings
 from tljax.selection import Candidate, SelectionError
@@ -69,10 +69,8 @@ def test_settings_name_candidates_and_priors() -> None:
 @pytest.mark.slow
 def test_the_command_ranks_weight_files_of_images(tmp_path, capsys) -> None:
     images = write_images(tmp_path / "squares")
-    model = resnet(8, num_classes=3, width=4)
     for seed in (0, 1):
-        params = jax.jit(model.init)(jax.random.key(seed), np.ones((1, 8, 8, 3), np.float32))
-        export(model, params, tmp_path / f"net{seed}.safetensors", format="safetensors")
+        write_net(tmp_path / f"net{seed}.safetensors", seed, width=4)
     names = [str(tmp_path / f"net{seed}.safetensors") for seed in (0, 1)]
     options = ["--data", str(images), "--image-size", "8", "--labels-per-class", "4", "--subsets", "3", "--quiet"]
     command = ["rank", "--candidates", *names, *options, "--run-dir", str(tmp_path / "run")]

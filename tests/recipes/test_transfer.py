@@ -184,7 +184,7 @@ def test_new_data_may_be_a_part_of_the_classes_and_of_other_images(outcome, tmp_
         assert grey["examples"] == np.isin(names, some).sum()
         assert colour["metrics"]["nll"]["values"] == pytest.approx(grey["metrics"]["nll"]["values"], rel=1e-4)
     np.savez(tmp_path / "rows.npz", x=raw.reshape(len(raw), -1), y=names)
-    with pytest.raises(DataError, match="only images"):
+    with pytest.raises(DataError, match="holds no images"):
         run_evaluate([outcome.folder], data=str(tmp_path / "rows.npz"))
 
 

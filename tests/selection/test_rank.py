@@ -1,5 +1,6 @@
 """The ranking as a whole: who wins, how surely, and what bad input is told."""
 
+import dataclasses
 import json
 import warnings
 
@@ -131,8 +132,6 @@ def test_of_candidates_that_were_fine_tuned_alike_more_labels_are_no_advice() ->
 def test_a_gap_that_labels_could_close_says_how_many() -> None:
     given, y, _ = checked({"a": features(1.0), "b": features(1.0, seed=1)}, LABELS)
     found = estimate(given, y, subsets=4, seed=0, racing=True)
-    import dataclasses
-
     apart = dataclasses.replace(found, level=np.array([0.0, 0.6]), noise=np.eye(2) * 0.6)
     ranking = answer(apart)
     assert not ranking.decided
@@ -141,6 +140,18 @@ def test_a_gap_that_labels_could_close_says_how_many() -> None:
     n = N + ranking.more_labels
     told = posterior(apart.level, apart.noise * N / n).p_best.max()
     assert told == pytest.approx(0.8, abs=0.05)
+
+
+def test_labels_take_nothing_from_what_fine_tuning_was_judged_on() -> None:
+    given, y, _ = checked({"a": features(1.0), "b": features(1.0, seed=1)}, LABELS)
+    found = dataclasses.replace(
+        estimate(given, y, subsets=4, seed=0, racing=True), level=np.array([0.0, 0.6]), noise=np.eye(2) * 0.6
+    )
+    few, many = (answer(found, measured={"a": (0.75, examples)}) for examples in (4, 400))
+    assert not few.decided
+    assert few.more_labels is None
+    assert many.more_labels is not None
+    assert many.more_labels > 0
 
 
 @pytest.mark.slow

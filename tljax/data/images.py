@@ -14,7 +14,9 @@ from tljax.types import Array
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's mode "L"
 
 
-def resize_images(x: np.ndarray, size: tuple[int, int], *, batch_size: int = 256, where: str = "x") -> np.ndarray:
+def resize_images(
+    x: np.ndarray, size: tuple[int, int], *, batch_size: int = 256, where: str = "what is resized"
+) -> np.ndarray:
     """Images `[N, H, W, C]` at another height and width, `[N, h, w, C]` float32.
 
     Bilinear with antialiasing: shrinking averages over the pixels that fall together. Done `batch_size` images at a
@@ -26,8 +28,7 @@ def resize_images(x: np.ndarray, size: tuple[int, int], *, batch_size: int = 256
     >>> resize_images(np.ones((3, 8, 8, 1), np.float32), (4, 6)).shape
     (3, 4, 6, 1)
     """
-    if x.ndim != 4:
-        raise DataError(f"{where}: only images [N, H, W, C] can be given a height and width; found {list(x.shape)}")
+    _check_images(x, where)
     if len(size) != 2 or min(size) < 1:
         raise DataError(f"the size of images is (height, width), both 1 or more; found {tuple(size)}")
     size = (int(size[0]), int(size[1]))
@@ -47,6 +48,13 @@ def _resized(x: Array, size: tuple[int, int]) -> Array:
     return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=True)
 
 
+def _check_images(x: np.ndarray, where: str) -> None:
+    if x.ndim != 4:
+        raise DataError(
+            f"{where} holds no images [N, H, W, C], as a size or a model of images needs; its x is {list(x.shape)}"
+        )
+
+
 def match_images(dataset: Dataset, height: int, width: int, channels: int) -> Dataset:
     """The data set with its images brought to `[N, height, width, channels]`.
 
@@ -60,8 +68,7 @@ def match_images(dataset: Dataset, height: int, width: int, channels: int) -> Da
     (2, 8, 8, 1)
     """
     x = dataset.x
-    if x.ndim != 4:
-        raise DataError(f"data set {dataset.name!r} holds no images [N, H, W, C]; its x is {list(x.shape)}")
+    _check_images(x, f"data set {dataset.name!r}")
     found = x.shape[3]
     if found != channels and {found, channels} != {1, 3}:
         raise DataError(
@@ -70,7 +77,7 @@ def match_images(dataset: Dataset, height: int, width: int, channels: int) -> Da
         )
     if found > channels:  # the cheaper side first: resize what has fewer channels
         x = (x @ _LUMA)[..., None]
-    x = resize_images(x, (height, width), where=f"data set {dataset.name!r}")
+    x = resize_images(x, (height, width))
     return dataclasses.replace(dataset, x=np.repeat(x, channels // found, axis=3) if found < channels else x)
 
 

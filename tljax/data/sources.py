@@ -137,13 +137,13 @@ def load_whole(
 
 def _parts(name: str, raw: Raw, size: tuple[int, int] | None, task: Reading | None) -> tuple[dict[str, Dataset], str]:
     """The data sets by part, and how their labels were read."""
-    labels = read_labels(raw.y, classes=raw.classes, task=task, where=f"data set {name!r}")
+    where = f"data set {name!r}"
+    labels = read_labels(raw.y, classes=raw.classes, task=task, where=where)
     parts = {
         split: Dataset(as_inputs(x, name), labels.y[split], labels.classes, f"{name} {split}")
         for split, x in raw.x.items()
     }
     if size is not None:
-        where = f"data set {name!r}"
         resized = {split: resize_images(part.x, size, where=where) for split, part in parts.items()}
         parts = {split: dataclasses.replace(part, x=resized[split]) for split, part in parts.items()}
     _check_shapes(parts)

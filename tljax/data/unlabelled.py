@@ -113,12 +113,12 @@ def load_unlabelled(
     shape = two_sides(size)
     name, path, group = locate(str(spec))
     found = _read(path, group, shape, prepare, features) if path else _built_in(name)
-    x = checks.array(found.x, "x", f"data set {name!r}")
+    where = f"data set {name!r}"
+    x = checks.array(found.x, "x", where)
     if prepare is not None and not found.prepared:
         x = prepared_images(x, name, prepare)
     else:
         x = as_inputs(x, name)
-        where = f"data set {name!r}"
         x = x if shape is None else resize_images(checks.inputs(x, where), shape, where=where)
     return Unlabelled(x, found.names, name, found.notes)
 

@@ -66,7 +66,10 @@ class _LeNet(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         x = as_images(x, "lenet")
         if min(x.shape[1:3]) < 4:
-            raise ModelError(f"lenet takes images with sides of 4 pixels or more; found the shape {x.shape}")
+            raise ModelError(
+                f"lenet takes images with sides of 4 pixels or more; found the shape {x.shape}; resize them, or choose "
+                "another model"
+            )
         for i, width in enumerate(self.channels):
             size = (self.kernel, self.kernel)
             x = nn.relu(nn.Conv(width, size, conv_general_dilated=convolve, name=f"conv_{i}")(x))

@@ -72,12 +72,12 @@ class Ranking:
         if self.decided:
             return f"{first.name} is the best with probability {first.p_best:.2f}; {cost}."
         names = f"{', '.join(self.contenders[:-1])} and {self.contenders[-1]}"
-        if all(row.finetuned is not None for row in self.standings if row.name in self.contenders):
-            told = "more examples to judge their fine-tuning by would tell"
-        elif self.more_labels is None:
-            told = "more labels alone would not tell, fine-tuning them would"
-        else:
+        if self.more_labels is not None:
             told = f"about {self.more_labels} more labels would tell the first two apart"
+        elif all(row.finetuned is not None for row in self.standings if row.name in self.contenders):
+            told = "more examples to judge their fine-tuning by would tell"
+        else:
+            told = "more labels alone would not tell, fine-tuning them would"
         return f"Undecided between {names}: {told}. {first.name} is ahead; {cost}."
 
     def __str__(self) -> str:
@@ -158,8 +158,7 @@ def answer(found: Estimate, *, measured: Mapping[str, tuple[float, int]] | None 
     standings = tuple(_standing(found, told, int(i), most, measured or {}) for i in order)
     contenders = _contenders(standings)
     decided = len(contenders) == 1
-    judged = all(name in (measured or {}) for name in contenders)
-    more = None if decided or judged else _more_labels(found, level, noise, error, *order[:2])
+    more = None if decided else _more_labels(found, level, noise, error, *order[:2])
     return Ranking(standings, decided, contenders, more, found.examples, found.classes, _notes(found, standings))
 
 
@@ -174,9 +173,9 @@ def _with_measured(
         right, wrong = accuracy * examples + 0.5, (1 - accuracy) * examples + 0.5
         reached = np.log(right / wrong)
         level += np.mean(reached - level[places])
-        level[places], error[places] = reached, 0.0
+        # Not of the labels that the votes are of, so no number of those takes it away.
+        level[places], error[places] = reached, np.sqrt(1 / right + 1 / wrong)
         noise[places], noise[:, places] = 0.0, 0.0
-        noise[places, places] = 1 / right + 1 / wrong
     return level, noise, error
 
 

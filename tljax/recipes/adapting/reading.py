@@ -83,8 +83,10 @@ def _arrays(settings: AdaptSettings, found: Recognised | None) -> Domains:
     shape = None
     prepare = None
     if found is not None:
-        shape = _image_shape(settings, found)
+        if not isinstance(found.example, jax.ShapeDtypeStruct) or len(found.example.shape) != 4:
+            raise SettingsError(f"{settings.weights!r} takes neither sentences nor images, {found.how}; use tl.fit")
         prepare = None if settings.image_size else preprocessor_in(_beside(settings))
+        shape = tuple(found.example.shape[1:])
     if prepare is not None:
         source = load(settings.source, label=_column(settings.source, settings), prepare=prepare)
         return as_domains(source, _target(settings, (), prepare=prepare), settings.classes, settings.seed)
@@ -97,15 +99,6 @@ def _arrays(settings: AdaptSettings, found: Recognised | None) -> Domains:
     target = _target(settings, source.features, size=size)
     wanted = None if shape is None else (*have[:2], shape[2])
     return standardised(as_domains(*in_one_form(source, target, wanted), settings.classes, settings.seed))
-
-
-def _image_shape(settings: AdaptSettings, found: Recognised) -> tuple[int, ...]:
-    """Height, width and channels of the images that the model in the weights takes."""
-    if not isinstance(found.example, jax.ShapeDtypeStruct) or len(found.example.shape) != 4:
-        raise SettingsError(f"{settings.weights!r} takes neither sentences nor images, {found.how}; use tl.fit")
-    for spec in filter(lambda spec: is_table(pathlib.Path(spec)), (settings.source, settings.target)):
-        raise SettingsError(f"the model in {settings.weights!r} takes images; {spec!r} is a table of numbers")
-    return tuple(found.example.shape[1:])
 
 
 def _sentences(settings: AdaptSettings) -> Domains:

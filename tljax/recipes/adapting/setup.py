@@ -98,10 +98,8 @@ def _check_model(model: Model, spec: str, example: Any, classes: int) -> None:
         ) from error
     for name, leaf in named_leaves(params).items():
         if name.endswith("kernel") and not leaf.size:
-            raise SettingsError(
-                f"model {spec!r}: nothing of a batch of the data, {shapes}, reaches {name!r}, {list(leaf.shape)}; "
-                + advice
-            )
+            found = f"{name!r}, {list(leaf.shape)}"
+            raise SettingsError(f"model {spec!r}: nothing of a batch of the data, {shapes}, reaches {found}; {advice}")
     if logits.shape != (1, classes):
         raise SettingsError(
             f"model {spec!r}: it should give [B, {classes}], num_classes outputs for each example; found "
